@@ -1,0 +1,58 @@
+# The two commands of the README set themselves up: a virtual environment in .venv, made with
+# $(PYTHON) (python3 if you do not say otherwise), with the project and what it needs installed.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= tutorial-results
+export JAX_PLATFORMS ?= cpu
+
+.PHONY: tutorial test test-slow check format examples bench clean help
+
+help:
+	@echo "make tutorial   run the Gaussian mixture job; figures and report in $(OUT)/"
+	@echo "make test       run the tests"
+	@echo "make test-slow  run the tests that take longer, too"
+	@echo "make check      lint, format, types"
+	@echo "make format     let ruff mend what it can"
+	@echo "make examples   run the scripts in examples/"
+	@echo "make bench      measure speed (see benchmarks/README.md)"
+
+$(VENV)/.run: pyproject.toml src/marginax/__init__.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[examples]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+tutorial: $(VENV)/.run
+	$(BIN)/marginax tutorial --out $(OUT)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+examples: $(VENV)/.run
+	$(BIN)/python examples/tutorial.py
+	$(BIN)/python examples/iris.py
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/log_density.py
+	$(BIN)/python benchmarks/import_time.py
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist

@@ -1,0 +1,18 @@
+"""Marginax: probabilistic models whose discrete variables are summed out exactly."""
+
+from marginax import handlers as handlers, infer as infer, optim as optim, testing as testing
+from marginax.elimination.contract import ScaleError as ScaleError
+from marginax.elimination.plan import IntractableError as IntractableError
+from marginax.language.errors import ModelError as ModelError
+from marginax.language.plates import plate as plate, plate_stack as plate_stack
+from marginax.language.primitives import (
+    deterministic as deterministic,
+    factor as factor,
+    param as param,
+    prng_key as prng_key,
+    sample as sample,
+    subsample as subsample,
+)
+from marginax.marginal import Marginal as Marginal, marginalize as marginalize
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Sum-product elimination on factors with named axes. Knows nothing of models or distributions."""

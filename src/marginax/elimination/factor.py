@@ -1,0 +1,57 @@
+"""Factors: logarithms of functions of discrete variables, as arrays with named axes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A power to which the result of an elimination is raised.
+
+    Two scales are the same scale if their keys are equal; the value may be traced.
+    """
+
+    key: Hashable
+    value: Any
+    """A number, or an array over ``plates`` (size one where it is the same)."""
+    plates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Factor:
+    """The logarithm of a function of some variables, for every element of some plates.
+
+    ``array`` has one axis for each of ``plates``, then one for each of ``variables``; a plate's axis
+    may have size one, which means that the factor is the same for all its elements.
+    """
+
+    name: str
+    plates: tuple[str, ...]
+    variables: tuple[str, ...]
+    array: Array
+    scales: tuple[Scale, ...] = ()
+    """The scales inside which the factor stands, outermost first."""
+
+    def aligned(self, plates: tuple[str, ...], variables: tuple[str, ...]) -> Array:
+        """The array with axes for all the given names, of size one where the factor has none."""
+        own = (*self.plates, *self.variables)
+        wanted = (*plates, *variables)
+        array = jnp.transpose(self.array, [own.index(name) for name in wanted if name in own])
+        return jnp.expand_dims(array, [i for i, name in enumerate(wanted) if name not in own])
+
+    def with_scales_applied(self, keep: int = 0) -> Factor:
+        """Leave all scales but the outermost ``keep``: the array is multiplied by them."""
+        array = self.array
+        for scale in self.scales[keep:]:
+            value = scale.value
+            if scale.plates:
+                over = Factor(str(scale.key), scale.plates, (), value)
+                value = over.aligned(self.plates, self.variables)
+            array = array * value
+        return replace(self, array=array, scales=self.scales[:keep])

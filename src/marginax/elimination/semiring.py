@@ -1,0 +1,110 @@
+"""Semirings: three ways to take a variable out of a factor, one formula for their derivative.
+
+Elimination only ever does two things to logarithms: it adds factors up, and it *reduces* one
+variable. What the reduction is decides what comes out. All three have a derivative of one shape, a
+weighted sum over the variable's values::
+
+    d reduce(x) = sum_k  weight_k dx_k
+
+=======  =========  ==================================  ==============================================
+name     value      weights                             d log Z / d(zero added to a variable's factor)
+=======  =========  ==================================  ==============================================
+sum      logsumexp  softmax                             its exact posterior marginal
+max      max        one-hot of the argmax               its value in the joint mode
+sample   logsumexp  one-hot of a categorical draw       its value in one exact joint draw
+=======  =========  ==================================  ==============================================
+
+The last column is the chain rule at work: a variable's weights are conditional on what is
+eliminated later, and the derivative multiplies the conditionals along the path, which is exactly
+how a backward pass reads marginals, the mode or a draw from a forward one (for the sum: Darwiche,
+2003, "A Differential Approach to Inference in Bayesian Networks").
+
+The rule is written for forward-mode (`jax.custom_jvp`) because it is linear in ``dx`` and so serves
+reverse mode too, and because an expectation is a forward derivative (see `infer.elbo`). A weight of
+zero beats any derivative, also an infinite one: impossible values (-inf) contribute nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import logsumexp
+
+
+@dataclass(frozen=True)
+class Semiring:
+    """How to reduce one variable: ``reduce(array, axis, step)``."""
+
+    name: str
+    reduce: Callable[[Array, int, int], Array]
+
+
+def _reduction(
+    value: Callable[[Array, int], Array], weights: Callable[[Array, Array, int, Any], Array]
+) -> Callable[[Array, Any, int], Array]:
+    @partial(jax.custom_jvp, nondiff_argnums=(2,))
+    def reduce(x: Array, key: Any, axis: int) -> Array:
+        return value(x, axis)
+
+    @reduce.defjvp
+    def _(axis: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+        x, key = primals
+        total = reduce(x, key, axis)
+        weight = weights(x, total, axis, key)
+        change = jnp.where(weight == 0, 0, tangents[0])
+        return total, jnp.sum(weight * change, axis)
+
+    return reduce
+
+
+def _max(x: Array, axis: int) -> Array:
+    return jnp.max(x, axis)
+
+
+def _softmax(x: Array, total: Array, axis: int, key: Any) -> Array:
+    total = jnp.expand_dims(total, axis)
+    # The inner `where` keeps an infinite derivative of an impossible value out of second derivatives.
+    return jnp.exp(jnp.where(x == -jnp.inf, -jnp.inf, x - jnp.where(total == -jnp.inf, 0, total)))
+
+
+def _one_hot(chosen: Array, x: Array, total: Array, axis: int) -> Array:
+    hot = jax.nn.one_hot(chosen, x.shape[axis], axis=axis, dtype=x.dtype)
+    return jnp.where(jnp.expand_dims(total == -jnp.inf, axis), 0, hot)
+
+
+def _argmax(x: Array, total: Array, axis: int, key: Any) -> Array:
+    return _one_hot(jnp.argmax(x, axis), x, total, axis)
+
+
+def _draw(x: Array, total: Array, axis: int, key: Any) -> Array:
+    return _one_hot(jax.random.categorical(key, x, axis), x, total, axis)
+
+
+_reduce_sum = _reduction(logsumexp, _softmax)
+_reduce_max = _reduction(_max, _argmax)
+_reduce_sample = _reduction(logsumexp, _draw)
+
+SUM = Semiring("sum", lambda x, axis, step: _reduce_sum(x, None, axis))
+"""Sum over the variable: the marginal."""
+
+MAX = Semiring("max", lambda x, axis, step: _reduce_max(x, None, axis))
+"""Maximise over the variable: the joint mode."""
+
+
+def sample_semiring(key: Any) -> Semiring:
+    """Sum over the variable, with a derivative that draws from it.
+
+    Parameters
+    ----------
+    key : PRNG key
+        Each elimination step draws with a key of its own, folded in from its number.
+    """
+    return Semiring(
+        "sample", lambda x, axis, step: _reduce_sample(x, jax.random.fold_in(key, step), axis)
+    )

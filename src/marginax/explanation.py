@@ -1,0 +1,163 @@
+"""What a model costs, in words: the factor graph and the plan as tables a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from marginax.elimination.plan import Plan
+from marginax.graph.factors import FactorGraph
+from marginax.graph.sites import Site
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A discrete latent variable that is summed out."""
+
+    name: str
+    distribution: str
+    size: int
+    """Number of its values."""
+    plates: tuple[str, ...]
+    parents: tuple[str, ...]
+    """Latent sites that its distribution depends on."""
+
+
+@dataclass(frozen=True)
+class FactorRow:
+    """A site's log density."""
+
+    name: str
+    parents: tuple[str, ...]
+    """Latent sites that it depends on, itself among them if it is latent."""
+    variables: tuple[str, ...]
+    """Those of them that are summed out."""
+    plates: tuple[str, ...]
+    is_observed: bool
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A model's factor graph, elimination order and cost. Print it, or read the fields.
+
+    Attributes
+    ----------
+    variables : tuple of Variable
+        What is summed out.
+    factors : tuple of FactorRow
+        The log densities.
+    plates : dict
+        Plate sizes by name.
+    plan : Plan
+        The steps; ``plan.order``, ``plan.flops``, ``plan.largest``.
+    flops : int
+        Additions and exponentials of the elimination, roughly, for one evaluation of the value.
+    peak_bytes : int
+        The largest array of the evaluation, in bytes, if nothing is fused away.
+    not_marginalized : dict
+        Every other latent site, and why it is not summed out.
+    """
+
+    variables: tuple[Variable, ...]
+    factors: tuple[FactorRow, ...]
+    plates: Mapping[str, int]
+    plan: Plan
+    flops: int
+    peak_bytes: int
+    not_marginalized: Mapping[str, str]
+
+    def __str__(self) -> str:
+        parts = [
+            _table(
+                "Summed out",
+                ("variable", "distribution", "values", "plates", "parents"),
+                [
+                    (v.name, v.distribution, str(v.size), _names(v.plates), _names(v.parents))
+                    for v in self.variables
+                ],
+            ),
+            _table(
+                "Factors",
+                ("site", "over", "plates", "depends on", ""),
+                [
+                    (
+                        f.name,
+                        _names(f.variables),
+                        _names(f.plates),
+                        _names(tuple(p for p in f.parents if p != f.name)),
+                        "observed" if f.is_observed else "",
+                    )
+                    for f in self.factors
+                ],
+            ),
+            _table("Plates", ("plate", "size"), [(n, f"{s:,}") for n, s in self.plates.items()]),
+            "Elimination\n" + "\n".join("  " + line for line in str(self.plan).splitlines()),
+            f"Cost\n  {self.flops:,} FLOPs; largest array {_bytes(self.peak_bytes)}",
+            _table("Not summed out", ("site", "why"), list(self.not_marginalized.items())),
+        ]
+        return "\n\n".join(part for part in parts if part)
+
+
+def explanation(
+    graph: FactorGraph, plan: Plan, sites: Mapping[str, Site], peak_bytes: int
+) -> Explanation:
+    """Put a factor graph and its plan into words."""
+
+    def parents_of(name: str) -> tuple[str, ...]:
+        return tuple(p for p in graph.parents(name) if p != name)
+
+    variables = tuple(
+        Variable(
+            name,
+            site.distribution,
+            graph.sizes[name],
+            tuple(frame.name for frame in site.plates),
+            parents_of(name) if name in graph.places else (),
+        )
+        for name, site in graph.variables.items()
+    )
+    factors = tuple(
+        FactorRow(
+            term.name,
+            graph.parents(term.name),
+            term.variables,
+            tuple(frame.name for frame in graph.places[term.name].plates),
+            sites[term.name].is_observed if term.name in sites else False,
+        )
+        for term in graph.terms()
+    )
+    others = {
+        name: site.not_enumerated_because or _why_not(site)
+        for name, site in sites.items()
+        if site.is_free and name not in graph.variables
+    }
+    return Explanation(variables, factors, graph.plate_sizes, plan, plan.flops, peak_bytes, others)
+
+
+def _why_not(site: Site) -> str:
+    return "its value is given" if site.is_discrete else f"{site.distribution} is continuous"
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "-"
+
+
+def _bytes(count: int) -> str:
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.4g} {unit}"
+        amount /= 1024
+    return f"{amount:,.4g} TiB"
+
+
+def _table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, tuple("-" * width for width in widths), *rows]
+    ]
+    return "\n".join([title, *lines])

@@ -1,0 +1,1 @@
+"""From a model to factors with named axes: sites, capture, and the axis-flow analysis."""

@@ -1,0 +1,203 @@
+"""Capture: a model's log densities as one jaxpr, with what each of them depends on.
+
+The program ``latent values -> {factor name: log density array}`` is traced once. Nothing is
+enumerated while tracing: inside the model a discrete variable has exactly the shape it has when it
+is sampled, so `T[a][b]`, `where`, `dot` mean what they mean in NumPy. Only afterwards, on the jaxpr,
+is it decided which log density must be evaluated over which supports (`dependence`), and how
+(`evaluate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.extend import core as jex_core
+
+from marginax.graph.blame import NEEDS_A_NUMBER, blame
+from marginax.graph.dependence import Dependence, dependences
+from marginax.graph.evaluate import Enumerated, evaluate, materialise, support_input
+from marginax.graph.sites import Site
+from marginax.language.errors import ModelError
+from marginax.language.plates import CondIndepStackFrame
+
+Key = tuple[str, Hashable]
+"""What an output is, and its name: ("log_density", "obs"), ..."""
+
+Program = Callable[[dict[str, Any]], dict[Key, Any]]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """The traced program: plain data that later stages read."""
+
+    jaxpr: jex_core.ClosedJaxpr
+    inputs: tuple[str, ...]
+    """Names of the latent values, in the order of the jaxpr's inputs."""
+    outputs: tuple[Key, ...]
+    """What it returns, in the order of the jaxpr's outputs."""
+    dependence: Mapping[Key, Dependence]
+    """For each output, the latent values it depends on and along which axes."""
+    output_shapes: Mapping[Key, tuple[int, ...]]
+
+
+def capture(program: Program, latents: Mapping[str, Site]) -> Captured:
+    """Trace a program of latent values and analyse what its outputs depend on.
+
+    Parameters
+    ----------
+    program : callable
+        From a dictionary of latent values to a dictionary of arrays.
+    latents : mapping of Site
+        The latent values that it takes, with their shapes and types.
+
+    Returns
+    -------
+    Captured
+
+    Raises
+    ------
+    ModelError
+        When the program needs the number behind a latent value (a Python ``if``, ``int(z)``, a
+        shape), which no exact enumeration can follow.
+    """
+    names = tuple(latents)
+    outputs: list[Key] = []
+
+    def flat(*values: Any) -> list[Any]:
+        result = program(dict(zip(names, values, strict=True)))
+        outputs[:] = list(result)
+        return [jnp.asarray(value) for value in result.values()]
+
+    abstract = [jax.ShapeDtypeStruct(site.shape, site.dtype) for site in latents.values()]
+    try:
+        jaxpr = jax.make_jaxpr(flat)(*abstract)
+    except NEEDS_A_NUMBER as error:
+        examples = {name: _example(site) for name, site in latents.items()}
+        found = blame(program, examples, lambda name: latents[name].support is not None, error)
+        if found is None:
+            raise
+        raise found from error
+    paths = [{name: tuple(range(len(site.shape)))} for name, site in latents.items()]
+    found = dependences(jaxpr.jaxpr, paths)
+    shapes = {name: tuple(aval.shape) for name, aval in zip(outputs, jaxpr.out_avals, strict=True)}
+    return Captured(jaxpr, names, tuple(outputs), dict(zip(outputs, found, strict=True)), shapes)
+
+
+def _example(site: Site) -> Any:
+    if site.value is not None:
+        return np.asarray(site.value)
+    value = 0 if site.support is None else site.support[0]
+    return np.broadcast_to(np.asarray(value, site.dtype), site.shape)
+
+
+def evaluate_outputs(
+    captured: Captured, latents: Mapping[str, Site], values: Mapping[str, Any]
+) -> dict[Key, Enumerated]:
+    """Evaluate the outputs over the supports of the variables that they depend on.
+
+    Recorded values ("value") of enumerated variables are left out: no density needs them, and they
+    may depend on many variables at once.
+
+    Parameters
+    ----------
+    captured : Captured
+        The traced program.
+    latents : mapping of Site
+        Its latent values; those with a ``support`` and without an entry in ``values`` are enumerated.
+    values : mapping of arrays
+        The values of the others.
+    """
+    inputs = []
+    for name in captured.inputs:
+        site = latents[name]
+        if name in values:
+            value = jnp.asarray(values[name], site.dtype)
+            inputs.append(Enumerated(value))
+        else:
+            assert site.support is not None
+            support = np.asarray(site.support, site.dtype)  # known while tracing
+            ndim_batch = len(site.shape) - site.event_dim
+            inputs.append(support_input(support, ndim_batch, name, site.shape))
+    order = {name: i for i, name in enumerate(captured.inputs)}
+    wanted = [
+        i
+        for i, key in enumerate(captured.outputs)
+        if key[0] != "value" or captured.dependence[key].keys() <= values.keys()
+    ]
+    results = evaluate(captured.jaxpr.jaxpr, captured.jaxpr.consts, inputs, order, wanted)
+    return dict(zip((captured.outputs[i] for i in wanted), results, strict=True))
+
+
+def check_plates(
+    name: str,
+    plates: tuple[CondIndepStackFrame, ...],
+    ndim: int,
+    dependence: Dependence,
+    variables: Mapping[str, Site],
+) -> None:
+    """Prove that a site may be summed out plate element by plate element, or say why not.
+
+    Parameters
+    ----------
+    name : str
+        The site whose log density is asked about.
+    plates : tuple of frames
+        The plates around it.
+    ndim : int
+        The rank of its log density.
+    dependence : Dependence
+        Of its log density.
+    variables : mapping of Site
+        The variables that are to be summed out.
+    """
+    own = {frame.name: frame for frame in plates}
+    for variable, path in dependence.items():
+        if variable not in variables:
+            continue
+        site = variables[variable]
+        ndim_batch = len(site.shape) - site.event_dim
+        for frame in site.plates:
+            if frame.name not in own:
+                raise ModelError(
+                    f"site '{name}' depends on '{variable}', which lives in the plate "
+                    f"'{frame.name}' of size {frame.size}, but stands outside of that plate: it sees "
+                    "all elements at once, so they cannot be summed out one by one. Move "
+                    f"'{name}' into the plate, or take '{variable}' out of it."
+                )
+            if frame.size == 1 or variable == name:
+                continue
+            axis = path[ndim_batch + frame.dim]
+            if axis != ndim + own[frame.name].dim:
+                cause = (
+                    f"they are mixed by `{axis}`"
+                    if isinstance(axis, str)
+                    else ("they arrive on another axis than the plate's")
+                )
+                raise ModelError(
+                    f"site '{name}' in the plate '{frame.name}' depends on more than its own element "
+                    f"of '{variable}': {cause} on the way. Elements of a plate must be "
+                    "independent. Use only elementwise steps and indexing by the variable's own "
+                    "value inside the plate, or write the dependence without a plate."
+                )
+
+
+def named_array(
+    value: Enumerated, shape: tuple[int, ...], plates: tuple[CondIndepStackFrame, ...]
+) -> Array:
+    """A log density with its axes in the order: plates, then variables; other axes are summed.
+
+    A plate along which it is constant keeps size one.
+    """
+    ndim = len(shape)
+    dims = {ndim + frame.dim: frame for frame in plates if -frame.dim <= ndim}
+    bare = frozenset(axis for axis in range(ndim) if axis not in dims)
+    value = materialise(value, shape, bare)
+    array = jnp.sum(jnp.asarray(value.array), axis=tuple(sorted(bare)))
+    missing = [i for i, frame in enumerate(plates) if -frame.dim > ndim]
+    return jnp.expand_dims(array, tuple(missing))

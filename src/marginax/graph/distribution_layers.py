@@ -1,0 +1,30 @@
+"""Looking through the wrappers that plates and masks put around a distribution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
+
+
+def layers(fn: Any) -> list[Any]:
+    """A distribution and those that it wraps, outermost first."""
+    found = [fn]
+    while isinstance(found[-1], ExpandedDistribution | Independent | MaskedDistribution):
+        found.append(found[-1].base_dist)
+    return found
+
+
+def unwrapped(fn: Any) -> Any:
+    """The distribution that the user named."""
+    return layers(fn)[-1]
+
+
+def distribution_name(fn: Any) -> str:
+    """The name under which the user wrote it: `Categorical`, not `CategoricalProbs`."""
+    return type(unwrapped(fn)).__name__.removesuffix("Probs").removesuffix("Logits")
+
+
+def is_masked(fn: Any) -> bool:
+    """Whether a mask may switch off some of its elements."""
+    return any(isinstance(layer, MaskedDistribution) for layer in layers(fn))

@@ -1,0 +1,221 @@
+"""Sites: one immutable record for each statement of a model, from one abstract run.
+
+The run is `jax.eval_shape`: shapes and types flow through the model, no arithmetic happens. A site
+that nobody gave a value to (it is not observed, substituted, replayed or conditioned) is *free*;
+free sites are what marginalisation sums out, or asks a value for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from numpyro.distributions import Independent
+
+from marginax.graph.blame import NEEDS_A_NUMBER, blame
+from marginax.graph.distribution_layers import distribution_name, is_masked, layers, unwrapped
+from marginax.graph.validate import (
+    check_observed,
+    check_parameters,
+    is_concrete,
+    is_fixed,
+    numpyro_checks,
+)
+from marginax.language import handlers
+from marginax.language.errors import ModelError
+from marginax.language.plates import CondIndepStackFrame
+from marginax.language.stack import Message, isolated
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is known of a site before any number is computed."""
+
+    name: str
+    kind: str
+    """``"sample"``, ``"param"``, ``"deterministic"`` or ``"plate"``."""
+    shape: tuple[int, ...]
+    dtype: Any
+    plates: tuple[CondIndepStackFrame, ...] = ()
+    """The plates around it, outermost (leftmost) dimension first."""
+    distribution: str = ""
+    batch_shape: tuple[int, ...] = ()
+    event_dim: int = 0
+    is_observed: bool = False
+    is_free: bool = False
+    is_discrete: bool = False
+    is_masked: bool = False
+    support: np.ndarray | None = None
+    """The values to sum over, shape ``(K, *event_shape)``; None where it is not summed out."""
+    not_enumerated_because: str = ""
+    """Why a free discrete site is not summed out."""
+    value: Any = None
+    """The number that a handler inside has fixed a latent site or a parameter to, if it is one."""
+    constraint: Any = None
+    """Where a free site's (or a parameter's) value lives, if that is known while tracing."""
+
+
+class _Draft(handlers.seed):
+    """A seed that remembers which latent sites had no value."""
+
+    def __init__(self, fn: Callable[..., Any], key: Any) -> None:
+        super().__init__(fn, rng_seed=key)
+        self.free: set[str] = set()
+
+    def process_message(self, msg: Message) -> None:
+        if msg["type"] == "sample":
+            check_parameters(msg)
+            if msg["value"] is None:
+                self.free.add(msg["name"])
+        super().process_message(msg)
+
+
+def as_jax_arrays(arguments: Any) -> Any:
+    """A model's arguments with NumPy's arrays as JAX's, which variables can index."""
+
+    def convert(leaf: Any) -> Any:
+        is_numeric = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
+        return jnp.asarray(leaf) if is_numeric else leaf
+
+    with jax.ensure_compile_time_eval():  # numbers stay numbers, also while something is traced
+        return jax.tree.map(convert, arguments)
+
+
+def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Site]:
+    """Run a model abstractly and return its sites by name, in the order of the run.
+
+    Parameters
+    ----------
+    model : callable
+        The model, under whatever handlers fix some of its values.
+    *args, **kwargs
+        Its arguments, as they are: Python values stay Python values, data stay numbers.
+
+    Returns
+    -------
+    dict of Site
+
+    Raises
+    ------
+    ModelError
+        For a model that is wrong in itself (see the language), whatever the parameters.
+    """
+    args, kwargs = as_jax_arrays((args, kwargs))
+    sites: dict[str, Site] = {}
+
+    def run(key: Any) -> None:
+        draft = _Draft(model, key)
+        for name, msg in handlers.trace(draft).get_trace(*args, **kwargs).items():
+            sites[name] = _record(msg, name in draft.free)
+
+    with isolated(), numpyro_checks(False):  # they name no site; those of this package do
+        try:
+            jax.eval_shape(run, jax.random.key(0))
+        except NEEDS_A_NUMBER as error:
+            found = _blamed(model, args, kwargs, error)
+            if found is None:
+                raise
+            raise found from error
+    return sites
+
+
+def _blamed(
+    model: Callable[..., Any], args: Any, kwargs: Any, error: Exception
+) -> ModelError | None:
+    """Run the model with numbers, to learn which of its latent values the error comes from."""
+
+    def number(leaf: Any) -> Any:
+        return np.ones(leaf.shape, leaf.dtype) if isinstance(leaf, Tracer) else leaf
+
+    try:
+        with jax.ensure_compile_time_eval():
+            args, kwargs = jax.tree.map(number, (args, kwargs))
+            draft = _Draft(model, jax.random.key(0))
+            trace = handlers.trace(draft).get_trace(*args, **kwargs)
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        return None  # it does not run with numbers either
+
+    def run(values: dict[str, Any]) -> None:
+        handlers.trace(handlers.substitute(model, data=values)).get_trace(*args, **kwargs)
+
+    examples = {name: trace[name]["value"] for name in trace if name in draft.free}
+    return blame(run, examples, lambda name: trace[name]["fn"].has_enumerate_support, error)
+
+
+def _record(msg: Message, is_free: bool) -> Site:
+    value = msg["value"]
+    common: dict[str, Any] = {
+        "name": msg["name"],
+        "kind": msg["type"],
+        "shape": jnp.shape(value) if msg["type"] != "plate" else (msg["args"][0],),
+        "dtype": jnp.result_type(value) if value is not None else None,
+        "plates": tuple(sorted(msg["cond_indep_stack"], key=lambda frame: frame.dim)),
+    }
+    if msg["type"] != "sample":
+        constraint = msg.get("kwargs", {}).get("constraint") if msg["type"] == "param" else None
+        fixed = value if msg["type"] == "param" and is_concrete(value) else None
+        return Site(**common, constraint=constraint, value=fixed)
+    fn = msg["fn"]
+    check_observed(msg)
+    discrete = is_free and fn.is_discrete
+    support, reason = _support(msg) if discrete else (None, "")
+    if support is not None:
+        _check_batch_is_plates(msg, common["plates"])
+    return Site(
+        **common,
+        distribution=distribution_name(fn),
+        batch_shape=tuple(fn.batch_shape),
+        event_dim=fn.event_dim,
+        is_observed=msg["is_observed"],
+        is_free=is_free,
+        is_discrete=fn.is_discrete,
+        is_masked=is_masked(fn),
+        support=support,
+        not_enumerated_because=reason,
+        value=value if not is_free and not msg["is_observed"] and is_concrete(value) else None,
+        constraint=fn.support if is_fixed(fn.support) else None,
+    )
+
+
+def _support(msg: Message) -> tuple[np.ndarray | None, str]:
+    name, fn = msg["name"], msg["fn"]
+    kind = distribution_name(fn)
+    if "enumerate" in msg["infer"] and msg["infer"]["enumerate"] is None:
+        return None, "its site says infer={'enumerate': None}"
+    if not fn.has_enumerate_support:
+        return None, f"{kind} has no finite support"
+    if any(isinstance(layer, Independent) for layer in layers(fn)):
+        return None, f"{kind} with event dimensions made by .to_event() cannot be enumerated"
+    try:
+        with jax.ensure_compile_time_eval():
+            values = np.asarray(unwrapped(fn).enumerate_support(expand=False))
+    except NotImplementedError as error:
+        return None, f"{kind} cannot be enumerated: {error}"
+    except (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
+        return None, f"the support of {kind} depends on a value that is not known while tracing"
+    count, event = len(values), tuple(fn.event_shape)
+    values = values.reshape((count, *event))
+    if count == 0:
+        raise ModelError(
+            f"site '{name}': {kind} has an empty support (no categories); is the number of "
+            "components zero?"
+        )
+    return values, ""
+
+
+def _check_batch_is_plates(msg: Message, plates: tuple[CondIndepStackFrame, ...]) -> None:
+    """Each element of an enumerated site must belong to a plate, or be part of an event."""
+    shape = tuple(msg["fn"].batch_shape)
+    dims = {frame.dim for frame in plates}
+    for dim in range(-len(shape), 0):
+        if shape[dim] != 1 and dim not in dims:
+            raise ModelError(
+                f"site '{msg['name']}': it is discrete and latent with batch shape {shape}, but "
+                f"dimension {dim} of size {shape[dim]} belongs to no plate, so its elements cannot be "
+                f"summed out one by one. Write `with plate('name', {shape[dim]}):` around it."
+            )

@@ -1,0 +1,179 @@
+"""Check the numbers that are already known while a model is traced.
+
+Tracing sees observed data and constant parameters as they are. What is wrong with them can be said
+then, with the site's name, instead of turning into a NaN later. Traced values pass unchecked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from numpyro import validation_enabled
+from numpyro.distributions import Distribution, constraints
+
+from marginax.graph.distribution_layers import distribution_name, is_masked, unwrapped
+from marginax.language.errors import ModelError
+from marginax.language.stack import Message
+
+SIMPLEX_TOLERANCE = 1e-3  # float32 weights of many components do not add up to one exactly
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether a value (or every array in it) is a number now."""
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
+
+
+def is_fixed(constraint: Any) -> bool:
+    """Whether a constraint is known now: it neither has traced bounds nor depends on other values."""
+    dependent = isinstance(constraint, type(constraints.dependent))
+    return not dependent and is_concrete(constraint)
+
+
+def satisfies(constraint: Any, value: Any) -> bool:
+    """Whether a concrete value lies in a concrete constraint, everywhere."""
+    if constraint is constraints.simplex:
+        array = np.asarray(value)
+        off = np.abs(array.sum(-1) - 1) if array.shape[-1] else np.ones(1)
+        return bool((array >= 0).all() and (off < SIMPLEX_TOLERANCE).all())
+    with jax.ensure_compile_time_eval():
+        return bool(np.all(constraint(value)))
+
+
+_switch = threading.RLock()  # NumPyro's is global; models may be traced in several threads
+
+
+@contextmanager
+def numpyro_checks(on: bool) -> Iterator[None]:
+    """Switch on or off what NumPyro checks: parameters (without a site's name) and values."""
+    with _switch, validation_enabled(on):
+        yield
+
+
+def check_parameters(msg: Message) -> None:
+    """Check the parameters of a sample site's distribution, before anything is drawn from it."""
+    _check_distribution(msg["name"], unwrapped(msg["fn"]))
+
+
+def _check_distribution(name: str, fn: Any) -> None:
+    kind = distribution_name(fn)
+    for parameter, constraint in fn.arg_constraints.items():
+        value = vars(fn).get(parameter)
+        if value is None:
+            continue
+        if 0 in getattr(value, "shape", ()):
+            raise ModelError(
+                f"site '{name}': the parameter '{parameter}' of {kind} is empty, shape "
+                f"{value.shape}; is the number of components zero?"
+            )
+        if not is_concrete(value) or not _is_numeric(value):
+            continue
+        if not getattr(constraint, "is_discrete", False) and np.isnan(np.asarray(value)).any():
+            raise ModelError(f"site '{name}': the parameter '{parameter}' of {kind} has NaN.")
+        if is_fixed(constraint) and not satisfies(constraint, value):
+            raise ModelError(
+                f"site '{name}': the parameter '{parameter}' of {kind} is {_show(value)}, "
+                f"which is not {describe(constraint)}."
+            )
+    inner = jax.tree.leaves(list(vars(fn).values()), is_leaf=_is_distribution)
+    for component in filter(_is_distribution, inner):  # a mixture's, say
+        _check_distribution(name, component)
+
+
+def _is_distribution(value: Any) -> bool:
+    return isinstance(value, Distribution)
+
+
+def check_observed(msg: Message) -> None:
+    """Check the observed value of a sample site."""
+    # A masked site may hold anything where it is masked out.
+    if not msg["is_observed"] or is_masked(msg["fn"]) or not is_concrete(msg["value"]):
+        return
+    name, value = msg["name"], np.asarray(msg["value"])
+    if not _is_numeric(value):
+        return
+    if value.dtype.kind == "f" and np.isnan(value).any():
+        where = np.argwhere(np.isnan(value))
+        first = ", ".join(str(i) for i in where[0]) or "()"
+        raise ModelError(
+            f"site '{name}': the observed value has NaN in {len(where)} of {value.size} places, the "
+            f"first at index {first}. Drop those rows, or say that they are missing: "
+            "obs_mask=~jnp.isnan(data), with the NaN replaced by any number in the support."
+        )
+    support = msg["fn"].support
+    if support is None or not is_fixed(support):
+        return
+    if not satisfies(support, value):
+        raise ModelError(
+            f"site '{name}': the observed value {_show(value)} lies outside of the support of its "
+            f"distribution, which is {describe(support)}."
+        )
+
+
+def check_value(name: str, constraint: Any, value: Any, source: str) -> None:
+    """Check a concrete value of a latent site or a parameter against its constraint.
+
+    Parameters
+    ----------
+    name : str
+        The site.
+    constraint : constraint or None
+        Where the value must lie; None if that is not known.
+    value : array
+        The value; a traced one passes unchecked.
+    source : str
+        Where the value came from, for the message: "the value in params", ...
+    """
+    if not is_concrete(value):
+        return
+    array = np.asarray(value)
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise ModelError(f"site '{name}': {source} has NaN: {_show(array)}.")
+    known = constraint is not None and is_fixed(constraint)
+    if known and array.size and not satisfies(constraint, array):
+        raise ModelError(
+            f"site '{name}': {source} is {_show(array)}, which is not {describe(constraint)}."
+        )
+
+
+def _is_numeric(value: Any) -> bool:
+    return np.asarray(value).dtype.kind in "biuf"
+
+
+def _show(value: Any) -> str:
+    with np.printoptions(threshold=6, precision=4, edgeitems=2):
+        return str(np.asarray(value))
+
+
+def describe(constraint: Any) -> str:
+    """A constraint in words."""
+    while isinstance(constraint, type(constraints.independent(constraints.positive, 1))):
+        if constraint is constraints.real_vector:
+            break
+        constraint = constraint.base_constraint
+    words = {
+        "Real": "a finite real number",
+        "RealVector": "a vector of finite real numbers",
+        "Positive": "positive",
+        "Nonnegative": "zero or positive",
+        "UnitInterval": "between 0 and 1",
+        "Simplex": "a vector of probabilities that sum to one",
+        "Boolean": "0 or 1",
+        "IntegerNonnegative": "a whole number, zero or positive",
+        "IntegerPositive": "a positive whole number",
+    }
+    kind, bounds = type(constraint).__name__.lstrip("_"), _bounds(constraint)
+    return words.get(kind, f"in {kind}({bounds})" if bounds else f"in {kind}")
+
+
+def _bounds(constraint: Any) -> str:
+    shown = []
+    for key in ("lower_bound", "upper_bound"):
+        if hasattr(constraint, key):
+            shown.append(f"{key}={_show(getattr(constraint, key))}")
+    return ", ".join(shown)

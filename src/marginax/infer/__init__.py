@@ -1,0 +1,36 @@
+"""Inference: variational, MCMC, and exact queries of discrete sites.
+
+The samplers and what they import are loaded when first asked for, so that ``import marginax`` costs
+little more than JAX itself.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from marginax.infer import autoguide as autoguide, initialization as initialization
+from marginax.infer.config import config_enumerate as config_enumerate
+from marginax.infer.densities import log_density as log_density
+from marginax.infer.discrete import infer_discrete as infer_discrete
+from marginax.infer.elbo import TraceEnum_ELBO as TraceEnum_ELBO
+from marginax.infer.initialization import (
+    init_to_feasible as init_to_feasible,
+    init_to_mean as init_to_mean,
+    init_to_median as init_to_median,
+    init_to_sample as init_to_sample,
+    init_to_uniform as init_to_uniform,
+    init_to_value as init_to_value,
+)
+from marginax.infer.predictive import Predictive as Predictive
+from marginax.infer.svi import SVI as SVI, SVIRunResult as SVIRunResult, SVIState as SVIState
+
+if TYPE_CHECKING:
+    from marginax.infer.mcmc import MCMC as MCMC
+    from marginax.infer.nuts import NUTS as NUTS
+
+_LATE = {"MCMC": "marginax.infer.mcmc", "NUTS": "marginax.infer.nuts"}  # they load BlackJAX
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
+    raise AttributeError(f"module 'marginax.infer' has no attribute '{name}'")

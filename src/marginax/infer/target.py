@@ -1,0 +1,183 @@
+"""The density that MCMC moves on: unconstrained, with the discrete variables summed out.
+
+Each continuous latent site is moved by a vector without constraints; the site's bijection and the
+logarithm of its Jacobian are applied inside the model's own run, so a support may depend on the
+sites before it. The Jacobians are factors like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from numpyro.distributions.transforms import biject_to
+
+from marginax.elimination.semiring import SUM
+from marginax.graph.factors import LogDensity
+from marginax.graph.sites import Site, collect_sites
+from marginax.infer.hoist import hoisted_jit
+from marginax.infer.initialization import InitStrategy, initial_values, site_shape
+from marginax.language import handlers
+from marginax.language.errors import ModelError
+from marginax.language.stack import Message, isolated
+from marginax.marginal import Prepared, diagnose, prepare, split_trace
+
+JACOBIAN = " (Jacobian)"
+
+Position = dict[str, Array]
+"""Unconstrained values by site name."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model's marginal posterior density on the unconstrained scale, up to a constant."""
+
+    prepared: Prepared
+    sites: Mapping[str, Site]
+    """The continuous latent sites, in the model's order."""
+
+    def log_density(self, position: Mapping[str, Any]) -> Array:
+        """Log density of an unconstrained position, Jacobians included, shape ()."""
+        return self.prepared.log_total(SUM, self.prepared.graph.evaluate(position))
+
+    def compiled_log_density(self) -> Callable[[Mapping[str, Any]], Array]:
+        """The same as a function that is traced once, however often a sampler's program calls it."""
+        latents = self.prepared.graph.latents
+        example = {n: jax.ShapeDtypeStruct(latents[n].shape, latents[n].dtype) for n in self.sites}
+        return hoisted_jit(self.log_density, example)
+
+    def constrain(self, position: Mapping[str, Any]) -> dict[str, Array]:
+        """Constrained values of the sites, and of the deterministic sites that nothing discrete enters."""
+        return dict(self.prepared.graph.evaluate(position).values)
+
+    def fault(self, position: Mapping[str, Any]) -> ModelError:
+        """Which site makes the density, or its gradient, not finite at a position."""
+        value, gradient = jax.value_and_grad(self.log_density)(position)
+        if jnp.isfinite(value):
+            for name, slope in gradient.items():
+                if not jnp.isfinite(slope).all():
+                    return ModelError(
+                        f"site '{name}': the log density is {value:.6g}, but its derivative in this "
+                        "site is not finite. Look for a function with an infinite derivative, such "
+                        "as sqrt or abs at zero."
+                    )
+        return diagnose(replace(self.prepared, values=position))
+
+
+def make_target(
+    model: Callable[..., Any], args: Any, kwargs: Any, memory_limit: int | None = None
+) -> Target:
+    """Trace a model into its target density.
+
+    Parameters
+    ----------
+    model : callable
+        The model.
+    args, kwargs
+        Its arguments; closed over.
+
+    Raises
+    ------
+    ModelError
+        When there is no continuous latent site, a discrete one cannot be summed out, or the
+        support of a continuous site depends on a discrete one.
+    """
+    sites = collect_sites(model, *args, **kwargs)
+    continuous = {n: s for n, s in sites.items() if s.is_free and not s.is_discrete}
+    for name, site in sites.items():
+        if site.is_free and site.is_discrete and site.support is None:
+            raise ModelError(
+                f"site '{name}': it is a latent {site.distribution} that cannot be summed out "
+                f"({site.not_enumerated_because}), and gradient-based MCMC cannot move it. Give it a "
+                "finite support, or observe it."
+            )
+    if not continuous:
+        raise ModelError(
+            "the model has no continuous latent site, so there is nothing to sample by MCMC"
+            f"{_summed_out(sites)}. The exact answers are marginalize(model).posterior({{}}, ...), "
+            ".mode and .draw."
+        )
+    shapes = _unconstrained_shapes(model, continuous, args, kwargs)
+    dtype = jnp.result_type(float)
+    moved = {n: replace(s, shape=shapes[n], dtype=dtype) for n, s in continuous.items()}
+
+    def program(values: dict[str, Any]) -> tuple[dict[str, LogDensity], dict[str, Any]]:
+        jacobians: dict[str, LogDensity] = {}
+        constrained: dict[str, Any] = {}
+
+        def place(site: Message) -> Any:
+            name = site["name"]
+            if site["type"] != "sample" or name not in values:
+                return None
+            if name not in continuous:
+                return values[name]
+            transform = biject_to(site["fn"].support)
+            constrained[name] = transform(values[name])
+            jacobian = transform.log_abs_det_jacobian(values[name], constrained[name])
+            # Outside of all plates and scales: it belongs to the change of variables alone.
+            jacobians[name + JACOBIAN] = LogDensity(jnp.sum(jacobian))
+            return constrained[name]
+
+        with isolated():
+            trace = handlers.trace(handlers.substitute(model, substitute_fn=place)).get_trace(
+                *args, **kwargs
+            )
+        densities, recorded = split_trace(trace)
+        return densities | jacobians, constrained | recorded
+
+    prepared = prepare(program, sites | moved, dict.fromkeys(continuous), memory_limit)
+    for name in continuous:
+        for variable in prepared.graph.captured.dependence["value", name]:
+            if variable in prepared.graph.variables:
+                raise ModelError(
+                    f"site '{name}': its support depends on the discrete variable '{variable}', which "
+                    "is summed out. Write it as a fixed support that is then moved and stretched."
+                )
+    return Target(prepared, continuous)
+
+
+def _summed_out(sites: Mapping[str, Site]) -> str:
+    names = ", ".join(repr(n) for n, s in sites.items() if s.is_free)
+    return f" ({names} summed out)" if names else ""
+
+
+def _unconstrained_shapes(
+    model: Callable[..., Any], sites: Mapping[str, Site], args: Any, kwargs: Any
+) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def record(site: Message) -> None:
+        if site["type"] == "sample" and site["name"] in sites:
+            shapes[site["name"]] = biject_to(site["fn"].support).inverse_shape(site_shape(site))
+
+    def run(key: Any) -> None:
+        seeded = handlers.seed(model, rng_seed=key)
+        handlers.substitute(seeded, substitute_fn=record)(*args, **kwargs)
+
+    with isolated():
+        jax.eval_shape(run, jax.random.key(0))
+    return shapes
+
+
+def initial_position(
+    model: Callable[..., Any], strategy: InitStrategy, key: Any, args: Any, kwargs: Any
+) -> Position:
+    """Where a strategy begins, on the unconstrained scale."""
+    values = initial_values(model, strategy, key, *args, **kwargs)
+    position: Position = {}
+
+    def unconstrain(site: Message) -> Any:
+        if site["type"] != "sample" or site["name"] not in values:
+            return None
+        value = values[site["name"]]
+        position[site["name"]] = biject_to(site["fn"].support).inv(value)
+        return value
+
+    with isolated():
+        seeded = handlers.seed(model, rng_seed=key)
+        handlers.substitute(seeded, substitute_fn=unconstrain)(*args, **kwargs)
+    return position

@@ -1,0 +1,257 @@
+"""Plates: dimensions along which everything is conditionally independent.
+
+A plate widens the distributions inside it to its size and writes a frame on their messages. That
+frame, by *name*, is all that marginalisation needs: `elimination` multiplies over a plate only
+after what varies inside it was summed out. The dimension is kept, as in NumPyro, because the
+user's arrays are laid out by it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from marginax.language.errors import ModelError
+from marginax.language.stack import Message, Messenger, apply_stack
+
+
+class CondIndepStackFrame(NamedTuple):
+    """A plate as one site sees it."""
+
+    name: str
+    dim: int
+    """Position in the site's batch shape, counted from the right: -1, -2, ..."""
+    size: int
+    """Elements present: the subsample's size where there is one."""
+    full_size: int
+    """Elements that the plate stands for."""
+
+
+def _draw_indices(size: int, subsample_size: int, rng_key: Any = None) -> Array:
+    return jax.random.choice(rng_key, size, (subsample_size,), replace=False)
+
+
+class plate(Messenger):
+    """A set of conditionally independent elements.
+
+    Parameters
+    ----------
+    name : str
+        The plate's name.
+    size : int
+        How many elements there are; at least one.
+    subsample_size : int, optional
+        Use a random subset of that many elements. The log density of what is inside is scaled by
+        ``size / subsample_size``, after the discrete variables inside were summed out.
+    dim : int, optional
+        Which batch dimension, counted from the right (-1, -2, ...). The rightmost free one when
+        nothing is said.
+
+    Returns
+    -------
+    int array, shape (subsample_size,)
+        On entering: the indices of the elements present.
+
+    Raises
+    ------
+    ModelError
+        When the size is not a positive integer, the dimension is taken, a subsample is asked for
+        outside of a seed, or a distribution inside has a batch shape that does not fit.
+
+    Examples
+    --------
+    >>> import marginax as mx
+    >>> import marginax.distributions as dist
+    >>> with mx.handlers.seed(rng_seed=0), mx.plate("data", 5):
+    ...     x = mx.sample("x", dist.Normal(0.0, 1.0))
+    >>> x.shape
+    (5,)
+    """
+
+    def __init__(
+        self, name: str, size: int, subsample_size: int | None = None, dim: int | None = None
+    ) -> None:
+        self.name = name
+        self.size = _positive_int(name, "size", size)
+        if subsample_size is None:
+            subsample_size = self.size
+        subsample_size = _positive_int(name, "subsample_size", subsample_size)
+        if subsample_size > self.size:
+            raise ModelError(
+                f"plate '{name}': subsample_size {subsample_size} is larger than its size {self.size}."
+            )
+        if dim is not None and dim >= 0:
+            raise ModelError(f"plate '{name}': dim must be negative (-1 is rightmost), not {dim}.")
+        self._indices, frames = self._choose(subsample_size)
+        self.subsample_size = int(self._indices.shape[0])
+        taken = {frame.dim for frame in frames}
+        if dim is None:
+            dim = -1
+            while dim in taken:
+                dim -= 1
+        elif dim in taken:
+            other = next(frame.name for frame in frames if frame.dim == dim)
+            raise ModelError(
+                f"plate '{name}': dim={dim} is taken by the plate '{other}' around it; choose "
+                "another, or leave dim out."
+            )
+        self.dim = dim
+        super().__init__(None)
+
+    def _choose(self, subsample_size: int) -> tuple[Array, list[CondIndepStackFrame]]:
+        """Which elements are present (others may replay or substitute that), and the plates around."""
+        whole = subsample_size == self.size
+        msg: Message = {
+            "type": "plate",
+            "name": self.name,
+            "fn": _draw_indices,
+            "args": (self.size, subsample_size),
+            "kwargs": {"rng_key": None},
+            "value": jnp.arange(self.size) if whole else None,
+            "scale": None,
+            "scale_handlers": (),
+            "cond_indep_stack": [],
+        }
+        if not whole:
+            msg["fn"] = self._draw_or_explain
+        apply_stack(msg)
+        indices = jnp.asarray(msg["value"])
+        if indices.ndim != 1 or not jnp.issubdtype(indices.dtype, jnp.integer):
+            raise ModelError(
+                f"plate '{self.name}': the indices given for it must be a vector of integers, not "
+                f"{indices.dtype} of shape {indices.shape}."
+            )
+        return indices, msg["cond_indep_stack"]
+
+    def _draw_or_explain(self, size: int, subsample_size: int, rng_key: Any = None) -> Array:
+        if rng_key is None:
+            raise ModelError(
+                f"plate '{self.name}': drawing {subsample_size} of {size} elements needs a random "
+                "key. Run the model under handlers.seed (SVI does), or substitute the indices: "
+                f"handlers.substitute(model, data={{'{self.name}': indices}}). NUTS and exact "
+                "queries want the whole plate: leave subsample_size out."
+            )
+        return _draw_indices(size, subsample_size, rng_key)
+
+    def __enter__(self) -> Array:
+        super().__enter__()
+        return self._indices
+
+    @property
+    def frame(self) -> CondIndepStackFrame:
+        return CondIndepStackFrame(self.name, self.dim, self.subsample_size, self.size)
+
+    def process_message(self, msg: Message) -> None:
+        if msg["type"] not in ("param", "sample", "plate", "deterministic"):
+            return
+        if self.name in msg.get("infer", {}).get("block_plates", ()):
+            return
+        if msg["type"] == "plate" and msg["name"] == self.name:
+            raise ModelError(
+                f"plate '{self.name}' is stated inside itself; give the inner plate a name of its own."
+            )
+        for frame in msg["cond_indep_stack"]:
+            if frame.name == self.name:
+                raise ModelError(
+                    f"plate '{self.name}' is entered inside itself, around '{msg['name']}'; give "
+                    "the inner plate a name of its own."
+                )
+            if frame.dim == self.dim:
+                raise ModelError(
+                    f"plate '{self.name}' and plate '{frame.name}' around '{msg['name']}' are both "
+                    f"at dim={self.dim}, because they were made before either was entered; write "
+                    "`with plate(...), plate(...):`, or give them dim=-1 and dim=-2."
+                )
+        msg["cond_indep_stack"].append(self.frame)
+        if msg["type"] == "sample":
+            self._widen(msg)
+        if msg["type"] != "deterministic" and self.subsample_size < self.size:
+            factor = self.size / self.subsample_size
+            msg["scale"] = factor if msg["scale"] is None else msg["scale"] * factor
+
+    def _widen(self, msg: Message) -> None:
+        fn = msg["fn"]
+        batch_shape = tuple(msg["kwargs"].pop("sample_shape", ())) + tuple(fn.batch_shape)
+        msg["kwargs"]["sample_shape"] = ()
+        if len(batch_shape) >= -self.dim and batch_shape[self.dim] not in (1, self.subsample_size):
+            raise ModelError(
+                f"site '{msg['name']}': its distribution has batch shape {batch_shape}, which does "
+                f"not fit the plate '{self.name}' of size {self.subsample_size} (dim {self.dim}). "
+                "Give the plate the size of that dimension, index the parameters by the plate's "
+                "elements, or make the dimension part of the event with .to_event(1)."
+            )
+        padded = [1] * max(-self.dim - len(batch_shape), 0) + list(batch_shape)
+        padded[self.dim] = self.subsample_size
+        msg["fn"] = fn.expand(tuple(padded))
+
+    def postprocess_message(self, msg: Message) -> None:
+        if msg["type"] not in ("subsample", "param"):
+            return
+        event_dim = msg["kwargs"].get("event_dim")
+        if event_dim is None:
+            return
+        axis = self.dim - event_dim
+        shape = jnp.shape(msg["value"])
+        what = "subsample(data)" if msg["name"] is None else f"param '{msg['name']}'"
+        if len(shape) < -axis or shape[axis] == 1:
+            return
+        if shape[axis] != self.size:
+            raise ModelError(
+                f"plate '{self.name}' of size {self.size}: {what} has shape {shape}, but its "
+                f"dimension {axis} should be the plate's (event_dim={event_dim}); give it the size "
+                f"{self.size} or 1 there, or another event_dim."
+            )
+        if self.subsample_size < self.size:
+            msg["value"] = jnp.take(jnp.asarray(msg["value"]), self._indices, axis=axis)
+
+
+def _positive_int(name: str, what: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ModelError(
+            f"plate '{name}': its {what} must be a whole number known when the model is traced, "
+            f"not {value!r}."
+        ) from None
+    if number < 1:
+        raise ModelError(
+            f"plate '{name}': its {what} is {number}; a plate needs at least one element. Is the "
+            "data (or the number of components) empty?"
+        )
+    return number
+
+
+@contextmanager
+def plate_stack(prefix: str, sizes: Sequence[int], rightmost_dim: int = -1) -> Iterator[None]:
+    """Nested plates for the dimensions of an array, the last size rightmost.
+
+    Parameters
+    ----------
+    prefix : str
+        The plates are named ``prefix_0`` (rightmost), ``prefix_1``, ...
+    sizes : sequence of int
+        Their sizes, leftmost first.
+    rightmost_dim : int
+        The dimension of the last one.
+
+    Examples
+    --------
+    >>> import marginax as mx
+    >>> import marginax.distributions as dist
+    >>> with mx.handlers.seed(rng_seed=0), mx.plate_stack("grid", [2, 3]):
+    ...     x = mx.sample("x", dist.Normal(0.0, 1.0))
+    >>> x.shape
+    (2, 3)
+    """
+    if rightmost_dim >= 0:
+        raise ModelError(f"plate_stack '{prefix}': rightmost_dim must be negative.")
+    with ExitStack() as stack:
+        for i, size in enumerate(reversed(sizes)):
+            stack.enter_context(plate(f"{prefix}_{i}", size, dim=rightmost_dim - i))
+        yield

@@ -1,0 +1,191 @@
+"""The handler stack: how a primitive statement in a model becomes data.
+
+A model is an ordinary Python function. A primitive such as `sample` does not act by itself: it
+writes down what it wants as a *message* (a dictionary) and sends that message through the stack of
+active handlers. Each handler may read the message or change it. So one model can be run forwards,
+recorded, conditioned, replayed or differentiated without knowing which of these happens to it.
+
+A message travels down and up again::
+
+    sample("x", Normal(0, 1))
+        |  process_message: innermost handler first, then outwards,
+        |  until the outermost one or until one sets message["stop"]
+        v
+    the default: if nobody gave a value, draw one from the distribution
+        |  postprocess_message: from where the message stopped, back inwards
+        v
+    message["value"] is what `sample` returns
+
+Innermost first is what makes `plate` inside `seed` inside `trace` work as one expects: the plate
+widens the distribution, the seed adds a random key, the default draws, and the trace, being
+outermost, records a finished message.
+
+Every other module of the language is a small class on top of this one.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+from numpyro.distributions import (
+    Delta,
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+)
+
+from marginax.language.errors import ModelError
+
+Message = dict[str, Any]
+"""One primitive statement, under way through the stack. Keys: see `primitives.sample`."""
+
+
+class _Stack(threading.local):
+    """The active handlers, outermost first; each thread runs its models on a stack of its own."""
+
+    def __init__(self) -> None:
+        self.handlers: list[Messenger] = []
+
+
+_stack = _Stack()
+
+
+class Messenger:
+    """Base class of all handlers: a context manager and a wrapper of functions.
+
+    Parameters
+    ----------
+    fn : callable, optional
+        The model (or guide) to run under this handler. Without it the handler serves as a context
+        manager (``with handler: ...``) or as a decorator.
+
+    Examples
+    --------
+    >>> import marginax as mx
+    >>> import marginax.distributions as dist
+    >>> class Loud(mx.handlers.Messenger):
+    ...     def process_message(self, msg):
+    ...         print(msg["type"], msg["name"])
+    >>> with mx.handlers.seed(rng_seed=0), Loud():
+    ...     x = mx.sample("x", dist.Normal(0.0, 1.0))
+    sample x
+    """
+
+    def __init__(self, fn: Callable[..., Any] | None = None) -> None:
+        if fn is not None and not callable(fn):
+            raise TypeError(
+                f"{type(self).__name__}: the first argument must be a function (the model), not "
+                f"{type(fn).__name__}; pass the other arguments by name."
+            )
+        self.fn = fn
+        if fn is not None:
+            functools.update_wrapper(self, fn, updated=())
+
+    def __enter__(self) -> Any:
+        _stack.handlers.append(self)
+        return self
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        # After an exception, handlers that were entered inside this one may not have been left yet:
+        # they go with it. One that is gone already takes nothing else along.
+        handlers = _stack.handlers
+        for position in reversed(range(len(handlers))):
+            if handlers[position] is self:
+                del handlers[position:]
+                break
+
+    def process_message(self, msg: Message) -> None:
+        """Change the message on its way down; called before a value is drawn."""
+
+    def postprocess_message(self, msg: Message) -> None:
+        """Read or change the message on its way up; the value is there."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.fn is None:
+            if len(args) != 1 or kwargs or not callable(args[0]):
+                raise TypeError(
+                    f"{type(self).__name__} was made without a function: call it with the function "
+                    "to wrap, or use it in a `with` statement."
+                )
+            return self._wrap(args[0])
+        with self:
+            return self.fn(*args, **kwargs)
+
+    def _wrap(self, fn: Callable[..., Any]) -> Self:
+        self.fn = fn
+        functools.update_wrapper(self, fn, updated=())
+        return self
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Run what is inside on an empty stack: the handlers outside neither see it nor change it."""
+    outside, _stack.handlers = _stack.handlers, []
+    try:
+        yield
+    finally:
+        _stack.handlers = outside
+
+
+def is_active() -> bool:
+    """Whether any handler is listening."""
+    return bool(_stack.handlers)
+
+
+def apply_stack(msg: Message, outside: Messenger | None = None) -> Message:
+    """Send a message through the active handlers and give it its default value.
+
+    Parameters
+    ----------
+    msg : dict
+        The message; it is changed in place.
+    outside : Messenger, optional
+        Where the message is on its way already: only the handlers outside this one process it.
+
+    Returns
+    -------
+    dict
+        The same message, with its ``"value"`` set.
+
+    Raises
+    ------
+    ModelError
+        When a value must be drawn and no random key was given.
+    """
+    handlers = _stack.handlers
+    reached = len(handlers) if outside is None else handlers.index(outside)
+    while reached > 0:
+        reached -= 1
+        handlers[reached].process_message(msg)
+        if msg.get("stop"):
+            break
+    if msg["value"] is None:
+        _draw(msg)
+    for handler in handlers[reached:]:
+        handler.postprocess_message(msg)
+    return msg
+
+
+def is_point_mass(fn: Any) -> bool:
+    """Whether a distribution has one possible value, so that drawing it takes no random key."""
+    while isinstance(fn, ExpandedDistribution | Independent | MaskedDistribution):
+        fn = fn.base_dist
+    return isinstance(fn, Delta)
+
+
+def _draw(msg: Message) -> None:
+    if msg["type"] == "sample":
+        if msg["kwargs"].get("rng_key") is None and not is_point_mass(msg["fn"]):
+            raise ModelError(
+                f"site '{msg['name']}': a value must be drawn but there is no random key. Run the "
+                "model under a seed, `handlers.seed(model, rng_seed=0)(...)`, or fix the site's "
+                "value with `obs=`, `handlers.condition` or `handlers.substitute`."
+            )
+        value, intermediates = msg["fn"](*msg["args"], sample_intermediates=True, **msg["kwargs"])
+        msg["value"], msg["intermediates"] = value, intermediates
+    else:
+        msg["value"] = msg["fn"](*msg["args"], **msg["kwargs"])

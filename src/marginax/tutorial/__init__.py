@@ -1,0 +1,1 @@
+"""The Gaussian mixture job: fit, serve, explore; with figures and a report."""

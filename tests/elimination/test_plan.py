@@ -1,0 +1,283 @@
+"""Plans from names and sizes: order, cost, plates, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+
+import pytest
+
+from marginax.elimination.plan import (
+    Eliminate,
+    IntractableError,
+    Multiply,
+    Plan,
+    Term,
+    make_plan,
+)
+
+NOWHERE = frozenset[str]()
+
+
+def plan_of(
+    factors: Iterable[str],
+    sizes: Mapping[str, int] | int = 2,
+    plate_sizes: Mapping[str, int] | None = None,
+    keep: Iterable[str] = (),
+) -> Plan:
+    """A plan for factors written like ``xy@AB``: of x and y, in the plates A and B.
+
+    A variable's plates are those of its own factor, the first that names it first; a variable
+    without one lives outside of plates.
+    """
+    terms, home = [], dict[str, frozenset[str]]()
+    for text in factors:
+        variables, _, plates = text.partition("@")
+        terms.append(Term(text, tuple(variables), frozenset(plates)))
+        if variables:
+            home.setdefault(variables[0], frozenset(plates))
+    names = sorted({v for term in terms for v in term.variables})
+    home = {name: home.get(name, NOWHERE) for name in names}
+    return make_plan(
+        terms,
+        dict.fromkeys(names, sizes) if isinstance(sizes, int) else sizes,
+        plate_sizes or {p: 10 for term in terms for p in term.plates},
+        home,
+        keep,
+    )
+
+
+def eliminations(plan: Plan) -> dict[str, Eliminate]:
+    return {step.variable: step for step in plan.steps if isinstance(step, Eliminate)}
+
+
+def products(plan: Plan) -> list[tuple[str, ...]]:
+    return [step.over for step in plan.steps if isinstance(step, Multiply)]
+
+
+def slots_are_used_once(plan: Plan) -> bool:
+    used = [i for s in plan.steps for i in (s.inputs if isinstance(s, Eliminate) else (s.input,))]
+    made = [step.output for step in plan.steps]
+    everything = [*range(len(plan.terms)), *made]
+    return sorted([*used, *plan.results]) == sorted(everything)
+
+
+def test_one_variable_is_one_sum() -> None:
+    plan = plan_of(["x", "x"], sizes=5)
+    assert plan.order == ("x",)
+    assert plan.largest == 5
+    assert plan.flops == 5 * 3
+    assert slots_are_used_once(plan)
+
+
+def test_nothing_to_eliminate_is_no_step() -> None:
+    plan = plan_of(["", ""])
+    assert plan.steps == ()
+    assert plan.results == (0, 1)
+    assert (plan.flops, plan.largest) == (0, 1)
+    assert str(plan) == "nothing to eliminate"
+
+
+@pytest.mark.parametrize("length", [2, 3, 10, 40])
+def test_a_chain_costs_as_much_as_its_links(length: int) -> None:
+    names = [chr(0x4E00 + i) for i in range(length)]
+    links = [names[i] + names[i - 1] for i in range(1, length)]
+    plan = plan_of([names[0], *links], sizes=7)
+    assert sorted(plan.order) == sorted(names)
+    assert plan.largest == 7**2
+    assert plan.flops <= length * 7**2 * 4
+
+
+def test_a_star_never_joins_its_leaves() -> None:
+    plan = plan_of(["c", *(leaf + "c" for leaf in "abdefgh")], sizes=6)
+    assert plan.largest == 6**2
+    assert plan.order[-1] == "c"
+
+
+def test_a_loop_needs_three_at_a_time() -> None:
+    names = "abcdefgh"
+    edges = [b + a for a, b in itertools.pairwise(names)]
+    plan = plan_of(["a", *edges, "ah"], sizes=4)
+    assert plan.largest == 4**3
+
+
+def test_a_tree_of_two_children_each_costs_as_much_as_its_edges() -> None:
+    names = [chr(0x4E00 + i) for i in range(15)]
+    edges = [names[i] + names[(i - 1) // 2] for i in range(1, 15)]
+    assert plan_of([names[0], *edges], sizes=5).largest == 5**2
+
+
+def test_a_grid_is_swept_across_its_shorter_side() -> None:
+    name = {(i, j): chr(0x4E00 + 10 * i + j) for i in range(3) for j in range(6)}
+    right = [name[i, j + 1] + name[i, j] for i in range(3) for j in range(5)]
+    down = [name[i + 1, j] + name[i, j] for i in range(2) for j in range(6)]
+    plan = plan_of([name[0, 0], *right, *down], sizes=2)
+    assert plan.largest <= 2**4
+
+
+def test_what_one_factor_alone_depends_on_leaves_it_first() -> None:
+    """Two large factors that share one variable are not joined before they are small."""
+    plan = plan_of(["cab", "cde"], sizes=10)
+    assert plan.largest == 10**3
+    assert plan.order[-1] == "c"
+
+
+def test_a_private_variable_does_not_count_against_the_others() -> None:
+    plan = plan_of(["abz", "bc", "ca"], sizes={"a": 3, "b": 3, "c": 3, "z": 100})
+    assert plan.order[0] == "z"
+    assert plan.largest == 3 * 3 * 100
+    assert eliminations(plan)["z"].inputs == (0,)
+
+
+def test_the_same_model_has_the_same_plan() -> None:
+    factors = ["a@A", "b@B", "ca@A", "db@B", "e", "ae@A", "be@B"]
+    first = plan_of(factors)
+    assert first == plan_of(factors)
+    assert first.steps[0].output == len(factors)
+
+
+# --- plates ------------------------------------------------------------------------------------
+
+
+def test_a_mixture_sums_in_its_plate_and_then_multiplies() -> None:
+    plan = plan_of(["z@A", "z@A"], sizes=4, plate_sizes={"A": 1000})
+    (eliminate, multiply) = plan.steps
+    assert isinstance(eliminate, Eliminate)
+    assert isinstance(multiply, Multiply)
+    assert eliminate.elements == 4 * 1000
+    assert eliminate.plates == multiply.over == ("A",)
+    assert slots_are_used_once(plan)
+
+
+def test_a_global_variable_waits_for_the_product_of_its_children() -> None:
+    plan = plan_of(["w", "zw@A", "z@A"], sizes=3, plate_sizes={"A": 100})
+    assert plan.order == ("z", "w")
+    assert products(plan) == [("A",)]
+    assert plan.largest == 3 * 3 * 100
+    assert eliminations(plan)["w"].elements == 3
+
+
+def test_nested_plates_are_left_from_the_inside() -> None:
+    plan = plan_of(["a", "ba@A", "cb@AB", "dc@ABC", "d@ABC"])
+    assert plan.order == ("d", "c", "b", "a")
+    assert products(plan) == [("C",), ("B",), ("A",)]
+    assert plan.largest == 2 * 2 * 10 * 10 * 10
+
+
+def test_a_plate_that_no_variable_lives_in_is_multiplied_out_with_the_others() -> None:
+    plan = plan_of(["a", "a@ABC"])
+    assert products(plan) == [("A", "B", "C")]
+
+
+def test_disjoint_plates_do_not_see_each_other() -> None:
+    plan = plan_of(["w", "xw@A", "yw@B"], plate_sizes={"A": 5, "B": 7})
+    assert eliminations(plan)["x"].plates == ("A",)
+    assert eliminations(plan)["y"].plates == ("B",)
+    assert plan.largest == 2 * 2 * 7
+
+
+def test_overlapping_plates_are_fine_while_only_one_of_them_holds_a_variable() -> None:
+    """The rows have a variable each, the columns none: the cells know their row."""
+    plan = plan_of(["x@A", "x@AB"], plate_sizes={"A": 5, "B": 7})
+    assert plan.order == ("x",)
+    assert products(plan) == [("B",), ("A",)]
+
+
+def test_a_variable_of_both_plates_joins_one_of_each_plate_only_by_being_local() -> None:
+    """The cell's variable is summed out first; what it leaves behind joins x to y in A and B."""
+    with pytest.raises(IntractableError):
+        plan_of(["x@A", "y@B", "zxy@AB"])
+    assert plan_of(["x@A", "y", "zxy@AB"]).order == ("z", "x", "y")
+
+
+INTRACTABLE = ["x@A", "y@B", "xy@AB"]
+
+
+def test_crossed_plates_are_intractable_and_the_message_draws_them() -> None:
+    with pytest.raises(IntractableError) as error:
+        plan_of(INTRACTABLE, plate_sizes={"A": 30, "B": 20})
+    message = str(error.value)
+    assert "'x' lives in the plates {'A' (30)}" in message
+    assert "'y' lives in the plates {'B' (20)}" in message
+    assert "meet in 'xy@AB', in the plates {'A' (30), 'B' (20)}" in message
+    assert "in `params`, or with handlers.condition" in message
+
+
+def test_crossed_plates_that_meet_through_a_chain_name_the_last_link() -> None:
+    with pytest.raises(IntractableError, match=r"they meet in 'zx@AB', 'zy@AB'"):
+        plan_of(["x@A", "y@B", "zx@AB", "zy@AB"])
+
+
+def test_three_crossed_plates_are_intractable_two_at_a_time() -> None:
+    with pytest.raises(IntractableError):
+        plan_of(["x@A", "y@B", "w@C", "xyw@ABC"])
+
+
+def test_crossed_plates_inside_a_common_one_are_intractable_too() -> None:
+    with pytest.raises(IntractableError) as error:
+        plan_of(["x@AC", "y@BC", "xy@ABC"])
+    assert "'x' lives in the plates {'A' (10), 'C' (10)}" in str(error.value)
+
+
+def test_one_of_the_crossed_variables_moved_out_is_tractable() -> None:
+    assert set(plan_of(["x", "y@B", "xy@AB"]).order) == {"x", "y"}
+    assert set(plan_of(["x@AB", "y@B", "xy@AB"]).order) == {"x", "y"}
+
+
+def test_a_factor_outside_of_its_variable_s_plate_is_refused() -> None:
+    terms = [Term("own", ("x",), frozenset("A")), Term("outside", ("x",), NOWHERE)]
+    with pytest.raises(ValueError, match=r"'outside' depends on 'x' but stands outside.*'A'"):
+        make_plan(terms, {"x": 2}, {"A": 3}, {"x": frozenset("A")})
+
+
+# --- kept variables ------------------------------------------------------------------------------
+
+
+def test_kept_variables_stay_in_what_is_left() -> None:
+    plan = plan_of(["a", "ba", "cb"], keep="b")
+    assert set(plan.order) == {"a", "c"}
+    kept = [plan.terms[slot].variables for slot in plan.results if slot < len(plan.terms)]
+    made = {step.output: step for step in plan.steps}
+    kept += [
+        tuple(v for v in step.variables if v != step.variable)
+        for slot in plan.results
+        if isinstance(step := made.get(slot), Eliminate)
+    ]
+    assert sorted(kept) == [("b",), ("b",)]
+
+
+def test_kept_variables_stay_in_their_plate() -> None:
+    plan = plan_of(["z@A", "yz@A", "w@A"], keep="z")
+    assert set(plan.order) == {"y", "w"}
+    assert products(plan) == [("A",)]  # of what w left behind
+    assert len(plan.results) == 3
+    assert slots_are_used_once(plan)
+
+
+def test_a_kept_global_variable_is_kept_in_each_element() -> None:
+    """Factors of kept variables alone are not even multiplied over their plates."""
+    plan = plan_of(["w", "zw@A"], keep="w")
+    assert plan.order == ("z",)
+    assert products(plan) == []
+
+
+def test_a_kept_variable_may_not_couple_the_elements_of_its_plate() -> None:
+    with pytest.raises(IntractableError):
+        plan_of(["w", "zw@A"], keep="z")
+
+
+def test_everything_kept_is_nothing_to_do() -> None:
+    plan = plan_of(["a", "ba", "cb@A"], keep="abc")
+    assert plan.steps == ()
+    assert plan.results == (2, 0, 1)
+
+
+# --- printing ------------------------------------------------------------------------------------
+
+
+def test_a_plan_prints_its_steps_with_sites_sizes_and_cost() -> None:
+    lines = str(plan_of(["w", "zw@A", "z@A"], sizes=3, plate_sizes={"A": 1000})).splitlines()
+    assert lines[0].startswith("sum out z in A: zw@A * z@A -> f3(w)")
+    assert "[9,000 elements, 27,000 FLOPs]" in lines[0]
+    assert lines[1] == "multiply f3(w) over A -> f4"
+    assert lines[2].startswith("sum out w: w * f4 -> f5()")

@@ -1,0 +1,103 @@
+"""`explain`: what a model costs, told before anything is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import marginax as mx
+import marginax.distributions as dist
+
+
+def model(data: Any, components: int = 3) -> None:
+    weights = mx.sample("weights", dist.Dirichlet(jnp.ones(components)))
+    w = mx.sample("w", dist.Bernoulli(0.3))
+    with mx.plate("data", len(data)):
+        z = mx.sample("z", dist.Categorical(weights))
+        mx.sample("count", dist.Poisson(2.0))
+        mx.sample("x", dist.Normal(1.0 * z + w, 1.0), obs=data)
+
+
+def test_the_graph_in_fields() -> None:
+    e = mx.marginalize(model).explain(np.zeros(7), show=False)
+    assert {v.name: (v.distribution, v.size, v.plates, v.parents) for v in e.variables} == {
+        "w": ("Bernoulli", 2, (), ()),
+        "z": ("Categorical", 3, ("data",), ("weights",)),
+    }
+    factors = {f.name: f for f in e.factors}
+    assert factors["x"].variables == ("w", "z")
+    assert factors["x"].is_observed
+    assert factors["weights"].variables == ()
+    assert e.plates == {"data": 7}
+    assert e.plan.order == ("z", "w")
+    assert e.flops == e.plan.flops > 0
+    assert e.peak_bytes == 7 * 3 * 2 * 4
+    assert e.not_marginalized == {
+        "weights": "Dirichlet is continuous",
+        "count": "Poisson has no finite support",
+    }
+
+
+def test_the_table_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    e = mx.marginalize(model).explain(np.zeros(7))
+    printed = capsys.readouterr().out
+    assert printed.strip() == str(e).strip()
+    for words in (
+        "Summed out",
+        "z         Categorical   3       data    weights",
+        "sum out z in data",
+        "multiply",
+        "largest array 168 B",
+        "Poisson has no finite support",
+    ):
+        assert words in printed
+
+
+def test_it_is_silent_when_asked() -> None:
+    mx.marginalize(model).explain(np.zeros(7), show=False)
+
+
+def test_shapes_are_enough_and_nothing_is_computed() -> None:
+    """A hundred billion rows, of which there is not one."""
+    rows = jax.ShapeDtypeStruct((10**11,), jnp.float32)
+    e = mx.marginalize(model).explain(rows, components=5, show=False)
+    assert e.plates == {"data": 10**11}
+    assert e.peak_bytes == 10**11 * 5 * 2 * 4
+    assert "TiB" in str(e)
+
+
+def test_shapes_and_values_may_be_mixed() -> None:
+    data = jax.ShapeDtypeStruct((4,), jnp.float32)
+    sizes = {v.name: v.size for v in mx.marginalize(model).explain(data, 4, show=False).variables}
+    assert sizes == {"w": 2, "z": 4}
+
+
+def test_nothing_to_sum_out_is_told() -> None:
+    m = mx.marginalize(lambda: mx.sample("x", dist.Normal(0.0, 1.0), obs=1.0))
+    assert "nothing to eliminate" in str(m.explain(show=False))
+
+
+def test_what_is_refused_is_refused_here_too() -> None:
+    def crossed() -> None:
+        rows, columns = mx.plate("rows", 3, dim=-2), mx.plate("columns", 2, dim=-1)
+        with rows:
+            x = mx.sample("x", dist.Bernoulli(0.5))
+        with columns:
+            y = mx.sample("y", dist.Bernoulli(0.5))
+        with rows, columns:
+            mx.sample("cell", dist.Normal(1.0 * x + y, 1.0), obs=np.zeros((3, 2)))
+
+    with pytest.raises(mx.IntractableError, match="'cell'"):
+        mx.marginalize(crossed).explain(show=False)
+
+
+def test_what_does_not_fit_into_memory_can_still_be_explained() -> None:
+    def joined() -> None:
+        z = [mx.sample(f"z_{i}", dist.Categorical(jnp.ones(20) / 20)) for i in range(12)]
+        mx.sample("x", dist.Normal(1.0 * sum(z), 1.0), obs=3.0)
+
+    assert mx.marginalize(joined, memory_limit=1).explain(show=False).plan.largest == 20**12

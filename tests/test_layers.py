@@ -1,0 +1,61 @@
+"""Imports go one way: what is deep in the library knows nothing of what stands on it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "marginax"
+
+# For each part, what it may import of the library. A part may always import from itself.
+MAY_IMPORT = {
+    "language": set(),
+    "elimination": set(),
+    "graph": {"language", "elimination"},
+    "explanation": {"elimination", "graph"},
+    "static_jit": {"language"},
+    "marginal": {"language", "elimination", "graph", "explanation", "static_jit"},
+    "testing": {"language", "graph"},
+    "distributions": set(),
+    "handlers": {"language"},
+    "optim": set(),
+    "infer": {"language", "elimination", "graph", "marginal", "static_jit"},
+    "tutorial": {"language", "marginal", "infer", "distributions"},
+    "cli": {"", "tutorial"},
+}
+
+
+def imports_of(path: Path) -> list[str]:
+    """Modules of the library that a file imports, below ``marginax.``."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "marginax":
+            found.append((node.module or "").removeprefix("marginax").removeprefix("."))
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.startswith("marginax.")]
+            found += [name.removeprefix("marginax.") for name in names]
+    return found
+
+
+@pytest.mark.parametrize("part", sorted(MAY_IMPORT))
+def test_a_part_imports_only_what_lies_below_it(part: str):
+    files = [SOURCE / f"{part}.py", *(SOURCE / part).rglob("*.py")]
+    for path in files:
+        if path.exists():
+            parts = {module.split(".")[0] for module in imports_of(path)} - {part}
+            assert parts <= MAY_IMPORT[part], path
+
+
+def test_every_part_is_in_the_table():
+    parts = {p.stem if p.is_file() else p.name for p in SOURCE.iterdir()}
+    assert parts - {"__init__", "__pycache__", "py"} == set(MAY_IMPORT)
+
+
+def test_the_oracle_shares_nothing_past_the_sites_with_what_it_checks():
+    graph = {m for m in imports_of(SOURCE / "testing.py") if m.startswith("graph")}
+    assert graph <= {"graph.sites", "graph.distribution_layers"}
+
+
+def test_no_private_module_of_jax_is_imported():
+    for path in SOURCE.rglob("*.py"):
+        assert "jax._src" not in path.read_text(encoding="utf-8"), path

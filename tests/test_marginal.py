@@ -1,0 +1,1097 @@
+"""`marginalize` against an oracle that knows nothing of elimination, and against closed forms.
+
+The scenarios at the top are small enough to be summed by brute force; every query of every scenario
+is compared with that in double precision. Below come sums written out in NumPy, transformations,
+scales, masks, precision, and everything that must be refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.scipy.special import xlogy
+from numpyro.distributions import constraints
+from scipy import stats
+
+import marginax as mx
+import marginax.distributions as dist
+from marginax.testing import BruteForce, brute_force
+
+RNG = np.random.default_rng(0)
+EXACT = 1e-10  # relative, in double precision: a few thousand roundings of 1e-16, with room
+
+
+def simplex(*shape: int) -> np.ndarray:
+    return RNG.dirichlet(np.ones(shape[-1]), size=shape[:-1])
+
+
+P2, P3, T22, T23, T33, T333 = (
+    simplex(2),
+    simplex(3),
+    simplex(2, 2),
+    simplex(2, 3),
+    simplex(3, 3),
+    simplex(3, 3, 3),
+)
+LOCS = np.array([-1.0, 0.5, 2.0])
+DATA = np.array([0.3, -1.2, 0.7, 2.2])
+ROOTS = np.tril(RNG.normal(size=(3, 2, 2))) + 2 * np.eye(2)
+
+
+class OneHot(dist.Distribution):
+    """A one-hot vector: a discrete variable whose values are vectors."""
+
+    arg_constraints = {"probs": constraints.simplex}  # noqa: RUF012
+    support: Any = constraints.multinomial(1)
+    has_enumerate_support = True
+
+    def __init__(self, probs: Any) -> None:
+        self.probs = probs
+        super().__init__(jnp.shape(probs)[:-1], jnp.shape(probs)[-1:])
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        shape = sample_shape + self.batch_shape
+        drawn = jax.random.categorical(key, jnp.log(self.probs), shape=shape)
+        return jax.nn.one_hot(drawn, self.event_shape[0], dtype=int)
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> Any:
+        return jnp.log(jnp.sum(self.probs * value, -1))
+
+    def enumerate_support(self, expand: bool = True) -> Any:
+        count = self.event_shape[0]
+        return jnp.eye(count, dtype=int).reshape(count, *(1,) * len(self.batch_shape), count)
+
+
+# --- scenarios -----------------------------------------------------------------------------------
+
+
+def real(x: Any) -> Any:
+    """A constant in the precision at hand.
+
+    A fresh array each time: JAX remembers the precision in which it first met a NumPy array.
+    """
+    return jnp.asarray(np.array(x, jnp.result_type(float)))
+
+
+def mixture() -> None:
+    weights = mx.sample("weights", dist.Dirichlet(jnp.ones(3)))
+    scale = mx.sample("scale", dist.LogNormal(0.0, 2.0))
+    with mx.plate("components", 3):
+        locs = mx.sample("locs", dist.Normal(0.0, 10.0))
+    with mx.plate("data", 4):
+        z = mx.sample("z", dist.Categorical(weights))
+        mx.sample("obs", dist.Normal(locs[z], scale), obs=real(DATA))
+
+
+def one_cause_of_many() -> None:
+    """A global variable with children in a plate, one of them discrete."""
+    shift = mx.sample("shift", dist.Normal(0.0, 1.0))
+    w = mx.sample("w", dist.Categorical(real(P2)))
+    with mx.plate("data", 4):
+        z = mx.sample("z", dist.Categorical(real(T23)[w]))
+        mx.sample("x", dist.Normal(real(LOCS)[z] + shift * w, 1.0), obs=real(DATA))
+        mx.sample("y", dist.Bernoulli(0.2 + 0.5 * w), obs=np.array([0, 1, 1, 0]))
+
+
+def chain() -> None:
+    stay = mx.sample("stay", dist.Beta(2.0, 2.0))
+    transition = jnp.full((3, 3), (1 - stay) / 2) + (1.5 * stay - 0.5) * jnp.eye(3)
+    z = mx.sample("z_0", dist.Categorical(real(P3)))
+    for t in range(1, 6):
+        z = mx.sample(f"z_{t}", dist.Categorical(transition[z]))
+        mx.sample(f"x_{t}", dist.Normal(real(LOCS)[z], 1.0), obs=real(DATA[t % 4]))
+
+
+def loop() -> None:
+    coupling = mx.sample("coupling", dist.Normal(0.0, 1.0))
+    z = [mx.sample(f"z_{i}", dist.Bernoulli(0.3 + 0.1 * i)) for i in range(4)]
+    for i in range(4):
+        mx.factor(f"edge_{i}", coupling * (2 * z[i] - 1) * (2 * z[(i + 1) % 4] - 1))
+
+
+def tree() -> None:
+    root = mx.sample("root", dist.Categorical(real(P3)))
+    for side in "lr":
+        child = mx.sample(side, dist.Categorical(real(T33)[root]))
+        for leaf in "lr":
+            z = mx.sample(side + leaf, dist.Bernoulli(real(P3)[child]))
+            mx.sample(f"x_{side}{leaf}", dist.Normal(2.0 * z, 1.0), obs=real(DATA[0]))
+
+
+def nested_plates() -> None:
+    shift = mx.sample("shift", dist.Normal(0.0, 1.0))
+    a = mx.sample("a", dist.Bernoulli(0.4))
+    with mx.plate("A", 2, dim=-3):
+        b = mx.sample("b", dist.Bernoulli(0.3 + 0.3 * a))
+        with mx.plate("B", 2, dim=-2):
+            c = mx.sample("c", dist.Bernoulli(0.2 + 0.5 * b))
+            with mx.plate("C", 2, dim=-1):
+                d = mx.sample("d", dist.Bernoulli(0.1 + 0.6 * c))
+                x = np.linspace(-1, 2, 8).reshape(2, 2, 2)
+                mx.sample("x", dist.Normal(1.0 * d + shift * b, 1.0), obs=real(x))
+
+
+def several_plates() -> None:
+    w = mx.sample("w", dist.Categorical(real(P3)))
+    with mx.plate("A", 2):
+        x = mx.sample("x", dist.Categorical(real(T33)[w]))
+        mx.sample("ox", dist.Normal(real(LOCS)[x], 1.0), obs=real(DATA[:2]))
+    with mx.plate("B", 3):
+        y = mx.sample("y", dist.Bernoulli(0.2 + 0.2 * w))
+        mx.sample("oy", dist.Normal(1.0 * y, 1.0), obs=real(DATA[:3]))
+
+
+def rows_of_a_table() -> None:
+    """The rows have a type, the columns none; the cells know the type of their row."""
+    with mx.plate("rows", 3, dim=-2):
+        z = mx.sample("z", dist.Categorical(real(P3)))
+        with mx.plate("columns", 4, dim=-1):
+            mx.sample("x", dist.Normal(real(LOCS)[z], 1.0), obs=real(np.tile(DATA, (3, 1))))
+
+
+def index_in_turn() -> None:
+    a = mx.sample("a", dist.Categorical(real(P3)))
+    b = mx.sample("b", dist.Categorical(real(T33)[a]))
+    mx.sample("c", dist.Categorical(real(T333)[a][b]))
+    mx.sample("x", dist.Normal(real(T33)[a][b], 0.1), obs=0.3)
+
+
+def index_at_once() -> None:
+    a = mx.sample("a", dist.Categorical(real(P3)))
+    b = mx.sample("b", dist.Categorical(real(T33)[a, :]))
+    mx.sample("c", dist.Categorical(real(T333)[a, b]))
+    mx.sample("x", dist.Normal(real(T33)[a, b], 0.1), obs=0.3)
+
+
+def numpy_on_values() -> None:
+    """What a NumPy user does with numbers, done with enumerated ones."""
+    slope = mx.sample("slope", dist.Normal(0.0, 1.0))
+    a = mx.sample("a", dist.Categorical(real(P3)))
+    b = mx.sample("b", dist.Bernoulli(0.4))
+    with mx.plate("data", 4):
+        z = mx.sample("z", dist.Categorical(real(P3)))
+        both = jnp.vstack([jnp.where(z == 1, slope, 0.5 * real(DATA)), jnp.full(4, 1.0 * b)])
+        mean = jnp.dot(jnp.array([0.3, -0.7]), both)
+        mean = mean + jnp.take(real(LOCS), (2 * z + a) % 3)
+        mean = (
+            mean
+            + jnp.where((z > 0) & ~(z == a), 1.0, -1.0)
+            + (z[:, None] == jnp.arange(3)) @ real(LOCS)
+        )
+        spread = jnp.clip(z // 2 + b, 1, 2) + jnp.minimum(a, 1)
+        mx.sample("x", dist.Normal(mean, spread), obs=real(DATA))
+    matrix = jnp.stack([jnp.array([1.0, a]), jnp.array([b, 2.0])])
+    mx.sample("y", dist.Normal((matrix @ matrix.T).sum(), 3.0), obs=4.0)
+    mask = jnp.arange(3) <= a
+    mx.sample("v", dist.Normal(jnp.sum(jnp.where(mask, real(LOCS), 0.0)), 1.0), obs=0.4)
+
+
+def vectors_as_values() -> None:
+    z = mx.sample("z", OneHot(real(P3)))
+    with mx.plate("data", 3):
+        w = mx.sample("w", OneHot(z @ real(T33)))
+        mx.sample("x", dist.Normal(w @ real(LOCS), 1.0), obs=real(DATA[:3]))
+
+
+def kinds_of_supports() -> None:
+    p = mx.sample("p", dist.Beta(1.0, 1.0))
+    u = mx.sample("u", dist.DiscreteUniform(-1, 2))
+    n = mx.sample("n", dist.Binomial(3, p))
+    f = mx.sample("f", dist.Bernoulli(logits=0.5 * u))
+    with mx.plate("data", 2):
+        k = mx.sample("k", dist.Binomial(2, jnp.clip(0.1 + 0.2 * n, 0.0, 1.0)))
+        mx.sample("x", dist.Normal(1.0 * k + u * f, 1.0), obs=real(DATA[:2]))
+
+
+def continuous_between() -> None:
+    """A continuous latent variable that depends on a discrete one, and one that depends on it."""
+    z = mx.sample("z", dist.Bernoulli(0.3))
+    effect = mx.sample("effect", dist.Normal(3.0 * z, 1.0))
+    with mx.plate("data", 3):
+        w = mx.sample("w", dist.Bernoulli(jax.nn.sigmoid(effect)))
+        local = mx.sample("local", dist.Gamma(1.0 + w, 1.0))
+        mx.sample("x", dist.Normal(local, 1.0), obs=real(DATA[:3]))
+
+
+def with_deterministic() -> None:
+    a = mx.sample("a", dist.Categorical(real(P3)))
+    b = mx.deterministic("b", (a + 1) % 3)
+    with mx.plate("data", 2):
+        z = mx.sample("z", dist.Bernoulli(real(P3)[b]))
+        mean = mx.deterministic("mean", real(LOCS)[b] * z)
+        mx.sample("x", dist.Normal(mean, 1.0), obs=real(DATA[:2]))
+    mx.deterministic("nothing to do with it", jnp.ones(3))
+
+
+def shared_by_observations() -> None:
+    with mx.plate("people", 3):
+        z = mx.sample("z", dist.Categorical(real(P3)))
+        mx.sample("height", dist.Normal(real(LOCS)[z], 1.0), obs=real(DATA[:3]))
+        mx.sample("count", dist.Poisson(jnp.exp(real(LOCS))[z]), obs=np.array([0, 3, 1]))
+        mx.sample("likes", dist.Bernoulli(real(P3)[z]), obs=np.array([0, 1, 1]))
+        with mx.plate("answers", 2, dim=-2):
+            mx.sample("answer", dist.Categorical(real(T33)[z]), obs=np.array([[0, 1, 2]] * 2))
+
+
+def with_factors() -> None:
+    strength = mx.sample("strength", dist.Normal(0.0, 1.0))
+    a = mx.sample("a", dist.Categorical(real(P3)))
+    mx.factor("number", -1.5)
+    mx.factor("on a", strength * a)
+    with mx.plate("data", 3):
+        z = mx.sample("z", dist.Bernoulli(0.5))
+        mx.factor("on both", -((z - a) ** 2) * real(DATA[:3]))
+
+
+def masked() -> None:
+    """Observed and latent elements switched off, by arrays and by constants."""
+    keep = np.array([True, False, True])
+    with mx.plate("data", 3):
+        with mx.handlers.mask(mask=keep):
+            z = mx.sample("z", dist.Categorical(real(P3)))
+        with mx.handlers.mask(mask=~keep):
+            mx.sample("x", dist.Normal(real(LOCS)[z], 1.0), obs=real(DATA[:3]))
+        mx.sample("y", dist.Normal(1.0 * z, 1.0), obs=real(DATA[:3]))
+    with mx.handlers.mask(mask=False):
+        a = mx.sample("a", dist.Bernoulli(0.2))
+        mx.sample("gone", dist.Normal(0.0, 1.0), obs=1.0)
+    mx.sample("b", dist.Bernoulli(0.3 + 0.4 * a))
+
+
+def masked_by_a_variable() -> None:
+    """Whether z exists is itself uncertain."""
+    exists = mx.sample("exists", dist.Bernoulli(0.4))
+    with mx.handlers.mask(mask=exists == 1):
+        z = mx.sample("z", dist.Categorical(real(P3)))
+        mx.sample("x", dist.Normal(real(LOCS)[z], 1.0), obs=0.3)
+
+
+def missing_values() -> None:
+    answers, given = np.array([0, 2, 1, 0]), np.array([True, False, True, False])
+    with mx.plate("data", 4):
+        z = mx.sample("z", dist.Bernoulli(0.3))
+        c = mx.sample("c", dist.Categorical(real(T23)[z]), obs=answers, obs_mask=given)
+        mx.sample("x", dist.Normal(real(LOCS)[c], 1.0), obs=real(DATA))
+
+
+def single_values_and_elements() -> None:
+    with mx.plate("one", 1):
+        z = mx.sample("z", dist.Categorical(real(P2)))
+        mx.sample("x", dist.Normal(1.0 * z + z.sum() + z[::-1], 1.0), obs=real(DATA[:1]))
+    k = mx.sample("k", dist.Categorical(jnp.ones(1)))
+    with mx.plate("data", 2):
+        w = mx.sample("w", dist.Categorical(jnp.ones(1)))
+        mx.sample("y", dist.Normal(1.0 * w + k, 1.0), obs=real(DATA[:2]))
+
+
+def nothing_discrete() -> None:
+    loc = mx.sample("loc", dist.Normal(0.0, 1.0))
+    with mx.plate("data", 4):
+        mx.sample("x", dist.Normal(loc, 1.0), obs=real(DATA))
+
+
+def only_discrete() -> None:
+    a = mx.sample("a", dist.Categorical(real(P3)))
+    with mx.plate("data", 2):
+        mx.sample("b", dist.Categorical(real(T33)[a]))
+    mx.sample("lonely", dist.DiscreteUniform(0, 2))
+
+
+def loops_and_branches() -> None:
+    rate = mx.sample("rate", dist.Gamma(2.0, 2.0))
+    a = mx.sample("a", dist.Categorical(real(P3)))
+    b = mx.sample("b", dist.Bernoulli(0.6))
+    first = lax.cond(b == 1, lambda: rate * a, lambda: -rate)
+    total, _ = lax.scan(lambda c, x: (0.5 * c + x * a, c), first, real(DATA))
+    with mx.plate("data", 3):
+        z = mx.sample("z", dist.Bernoulli(0.5))
+        looped = lax.fori_loop(0, 3, lambda i, c: c + i * z, jnp.zeros(3))
+        mean = total + rate * looped + jax.checkpoint(jnp.sin)(1.0 * z)
+        mx.sample("x", dist.Normal(mean, 1.0), obs=real(DATA[:3]))
+
+
+def loops_bounded_by_variables() -> None:
+    """JAX has no reverse derivative of these, so there is no parameter; marginals need none."""
+    a = mx.sample("a", dist.Categorical(real(P3)))
+    b = mx.sample("b", dist.Bernoulli(0.6))
+    total = lax.fori_loop(0, a, lambda i, c: c + 1 / (i + 1.0), 0.0)
+    steps = lax.while_loop(lambda c: c < 2 + a, lambda c: c * 1.5, 1.0 + b)
+    mx.sample("x", dist.Normal(total, steps), obs=1.2)
+
+
+def functions_with_their_own_derivative() -> None:
+    p = mx.sample("p", dist.Beta(1.0, 1.0))
+    with mx.plate("data", 3):
+        z = mx.sample("z", dist.Categorical(real(P3)))
+        mx.factor("xlogy", xlogy(1.0 * z, p) + jax.nn.relu(real(LOCS)[z] * p))
+        mx.factor("softmax", jax.nn.log_softmax(jnp.outer(z, real(LOCS)) * p, axis=-1)[:, 1])
+        mx.sample("n", dist.Binomial(4, p), obs=np.array([0, 4, 2]))
+
+
+def correlated_observations() -> None:
+    """A covariance matrix for each value of the variable, and one for all of them."""
+    with mx.plate("data", 3):
+        z = mx.sample("z", dist.Categorical(real(P3)))
+        shift = mx.sample("shift", dist.Normal(0.0, 1.0))
+        locs = real(LOCS)[z][:, None] + jnp.stack([shift, 0 * shift], -1)
+        covariance = real(ROOTS @ ROOTS.swapaxes(1, 2))[z]
+        pairs = real(np.stack([DATA[:3]] * 2, -1))
+        mx.sample("x", dist.MultivariateNormal(locs, covariance), obs=pairs)
+        shared = dist.MultivariateNormal(locs, real(ROOTS[0] @ ROOTS[0].T))
+        with mx.handlers.mask(mask=np.array([True, False, True])):
+            mx.sample("y", shared, obs=pairs)
+        precision = real(np.eye(2)) * (1.0 + z)[:, None, None]
+        mx.sample("w", dist.MultivariateNormal(locs, precision_matrix=precision), obs=pairs)
+
+
+def impossible_values() -> None:
+    zeros = jnp.log(jnp.array([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5], [0.3, 0.0, 0.7]]))
+    strength = mx.sample("strength", dist.Normal(0.0, 1.0))
+    a = mx.sample("a", dist.Categorical(jnp.array([0.5, 0.0, 0.5])))
+    b = mx.sample("b", dist.Categorical(logits=zeros[a]))
+    with mx.plate("data", 2):
+        z = mx.sample("z", dist.Categorical(logits=zeros[b]))
+        mx.factor("never", jnp.where(z == 1, -jnp.inf, strength * z))
+
+
+@dataclass(frozen=True)
+class Scenario:
+    model: Callable[[], Any]
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    s.model.__name__: s
+    for s in (
+        Scenario(mixture, {"weights": P3, "scale": 0.8, "locs": LOCS}),
+        Scenario(one_cause_of_many, {"shift": 0.4}),
+        Scenario(chain, {"stay": 0.7}),
+        Scenario(loop, {"coupling": 0.6}),
+        Scenario(tree),
+        Scenario(nested_plates, {"shift": -0.7}),
+        Scenario(several_plates),
+        Scenario(rows_of_a_table),
+        Scenario(index_in_turn),
+        Scenario(index_at_once),
+        Scenario(numpy_on_values, {"slope": 0.9}),
+        Scenario(vectors_as_values),
+        Scenario(kinds_of_supports, {"p": 0.3}),
+        Scenario(continuous_between, {"effect": 1.1, "local": np.array([0.5, 1.5, 2.5])}),
+        Scenario(with_deterministic),
+        Scenario(shared_by_observations),
+        Scenario(with_factors, {"strength": 0.5}),
+        Scenario(masked),
+        Scenario(masked_by_a_variable),
+        Scenario(missing_values),
+        Scenario(single_values_and_elements),
+        Scenario(nothing_discrete, {"loc": 0.2}),
+        Scenario(only_discrete),
+        Scenario(loops_and_branches, {"rate": 0.8}),
+        Scenario(loops_bounded_by_variables),
+        Scenario(functions_with_their_own_derivative, {"p": 0.4}),
+        Scenario(correlated_observations, {"shift": np.array([0.1, -0.2, 0.3])}),
+        Scenario(impossible_values, {"strength": 0.3}),
+    )
+}
+DISCRETE = [name for name in SCENARIOS if name != "nothing_discrete"]
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+@cache
+def oracle(name: str) -> BruteForce:
+    scenario = SCENARIOS[name]
+    return brute_force(scenario.model, scenario.params)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_log_density_and_its_gradient_equal_brute_force(name: str) -> None:
+    s = SCENARIOS[name]
+    params = {k: jnp.asarray(v, float) for k, v in s.params.items()}
+    value, gradient = jax.jit(jax.value_and_grad(mx.marginalize(s.model).log_density))(params)
+    by_force = jax.value_and_grad(lambda p: brute_force(s.model, p).log_density)
+    expected, slope = jax.jit(by_force)(params)
+    np.testing.assert_allclose(value, expected, rtol=EXACT, atol=EXACT)
+    for key in params:
+        np.testing.assert_allclose(gradient[key], slope[key], rtol=EXACT, atol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_posterior_equals_brute_force(name: str) -> None:
+    s = SCENARIOS[name]
+    posterior = mx.marginalize(s.model).posterior(s.params)
+    assert posterior.keys() == oracle(name).posterior.keys()
+    for key, expected in oracle(name).posterior.items():
+        assert posterior[key].shape == expected.shape
+        np.testing.assert_allclose(posterior[key], expected, rtol=EXACT, atol=EXACT, err_msg=key)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("name", DISCRETE)
+def test_mode_is_the_joint_maximum(name: str) -> None:
+    s = SCENARIOS[name]
+    mode = mx.marginalize(s.model).mode(s.params)
+    (row,) = oracle(name).table_index({k: np.asarray(v)[None] for k, v in mode.items()})
+    log_joint = np.asarray(oracle(name).log_joint)
+    np.testing.assert_allclose(log_joint[row], log_joint.max(), rtol=EXACT)
+    for key, expected in oracle(name).mode.items():
+        assert mode[key].shape == expected.shape
+
+
+DRAWS = 4000
+
+
+def assert_frequencies(rows: np.ndarray, probabilities: np.ndarray) -> None:
+    """Chi-square: cells that expect fewer than five draws are counted as one."""
+    counts = np.bincount(rows, minlength=len(probabilities))
+    expected = len(rows) * probabilities / probabilities.sum()
+    assert counts[expected == 0].sum() == 0
+    large = expected >= 5
+    counts = np.append(counts[large], counts[~large].sum())
+    expected = np.append(expected[large], expected[~large].sum())
+    if expected[-1] < 5:
+        counts[-2] += counts[-1]
+        expected[-2] += expected[-1]
+        counts, expected = counts[:-1], expected[:-1]
+    if len(counts) > 1:
+        statistic = ((counts - expected) ** 2 / expected).sum()
+        assert statistic < stats.chi2.isf(1e-4, len(counts) - 1)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("name", DISCRETE)
+def test_draws_have_the_joint_posterior_s_frequencies(name: str) -> None:
+    s = SCENARIOS[name]
+    keys = jax.random.split(jax.random.key(1), DRAWS)
+    m = mx.marginalize(s.model)
+    draws = jax.jit(jax.vmap(lambda key: m.draw(key, s.params)))(keys)
+    weight = np.exp(np.asarray(oracle(name).log_joint - oracle(name).log_density))
+    assert_frequencies(oracle(name).table_index(draws), weight)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_single_precision_is_good_to_its_last_digits(name: str) -> None:
+    s = SCENARIOS[name]
+    with jax.enable_x64(True):
+        expected = float(mx.marginalize(s.model).log_density(s.params))
+    value = mx.marginalize(s.model).log_density(s.params)
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("double")
+def test_indexing_in_turn_is_indexing_at_once() -> None:
+    turn, once = mx.marginalize(index_in_turn), mx.marginalize(index_at_once)
+    np.testing.assert_allclose(turn.log_density({}), once.log_density({}), rtol=EXACT)
+    for key, value in turn.posterior({}).items():
+        np.testing.assert_allclose(value, once.posterior({})[key], rtol=EXACT)
+
+
+# --- closed forms ----------------------------------------------------------------------------------
+
+
+def log_sum(x: Any, axis: int | None = None) -> Any:
+    return np.log(np.sum(np.exp(x), axis=axis))
+
+
+def normal(x: Any, loc: Any, scale: Any = 1.0) -> Any:
+    return -0.5 * ((x - loc) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+
+
+def gaussian_mixture(data: Any, components: int = 3) -> None:
+    weights = mx.sample("weights", dist.Dirichlet(jnp.ones(components)))
+    with mx.plate("components", components):
+        locs = mx.sample("locs", dist.Normal(0.0, 10.0))
+    with mx.plate("data", len(data)):
+        z = mx.sample("z", dist.Categorical(weights))
+        mx.sample("obs", dist.Normal(locs[z], 1.0), obs=data)
+
+
+def mixture_by_hand(weights: Any, locs: Any, data: Any) -> tuple[float, Any]:
+    """Log density and responsibilities."""
+    joint = np.log(weights) + normal(data[:, None], locs)
+    each = log_sum(joint, axis=1)
+    prior = np.log(2.0) + normal(locs, 0.0, 10.0).sum()  # Dirichlet(1, 1, 1) has density 2
+    return prior + each.sum(), np.exp(joint - each[:, None])
+
+
+@pytest.mark.usefixtures("double")
+def test_a_mixture_by_hand() -> None:
+    data = np.random.default_rng(1).normal(size=50) * 2
+    m, params = mx.marginalize(gaussian_mixture), {"weights": P3, "locs": LOCS}
+    expected, responsibility = mixture_by_hand(P3, LOCS, data)
+    np.testing.assert_allclose(m.log_density(params, data), expected, rtol=EXACT)
+    np.testing.assert_allclose(m.posterior(params, data)["z"], responsibility, rtol=EXACT)
+    np.testing.assert_array_equal(m.mode(params, data)["z"], responsibility.argmax(1))
+
+    gradient = jax.jit(jax.grad(m.log_density))(jax.tree.map(jnp.asarray, params), data)
+    by_loc = (responsibility * (data[:, None] - LOCS)).sum(0) - LOCS / 100
+    np.testing.assert_allclose(gradient["locs"], by_loc, rtol=EXACT)
+    np.testing.assert_allclose(gradient["weights"], responsibility.sum(0) / P3, rtol=EXACT)
+
+    hessian = jax.jit(jax.hessian(lambda locs: m.log_density({"weights": P3, "locs": locs}, data)))(
+        LOCS
+    )
+    off = (data[:, None] - LOCS) * responsibility
+    by_locs = np.diag((off * (data[:, None] - LOCS) - responsibility).sum(0) - 0.01) - off.T @ off
+    np.testing.assert_allclose(hessian, by_locs, rtol=EXACT, atol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
+def test_a_chain_too_long_for_brute_force_by_forward_backward_and_viterbi() -> None:
+    length = 14
+    x = np.random.default_rng(2).normal(size=length)
+
+    def model() -> None:
+        z = mx.sample("z_0", dist.Categorical(real(P3)))
+        for t in range(length):
+            z = mx.sample(f"z_{t}", dist.Categorical(real(T33)[z])) if t else z
+            mx.sample(f"x_{t}", dist.Normal(real(LOCS)[z], 1.0), obs=x[t])
+
+    m = mx.marginalize(model)
+    transition = np.log(T33)
+    forward, best, back = [np.log(P3) + normal(x[0], LOCS)], [np.log(P3) + normal(x[0], LOCS)], []
+    for t in range(1, length):
+        forward.append(log_sum(forward[-1][:, None] + transition, axis=0) + normal(x[t], LOCS))
+        score = best[-1][:, None] + transition
+        back.append(score.argmax(0))
+        best.append(score.max(0) + normal(x[t], LOCS))
+    backward = [np.zeros(3)]
+    for t in reversed(range(1, length)):
+        backward.insert(0, log_sum(transition + normal(x[t], LOCS) + backward[0], axis=1))
+    path = [int(best[-1].argmax())]
+    for pointers in reversed(back):
+        path.insert(0, int(pointers[path[0]]))
+
+    np.testing.assert_allclose(m.log_density({}), log_sum(forward[-1]), rtol=EXACT)
+    posterior, mode = m.posterior({}), m.mode({})
+    for t in range(length):
+        marginal = np.exp(forward[t] + backward[t] - log_sum(forward[-1]))
+        np.testing.assert_allclose(posterior[f"z_{t}"], marginal, rtol=EXACT)
+        assert int(mode[f"z_{t}"]) == path[t]
+    assert m.explain(show=False).plan.largest == 9
+
+
+@pytest.mark.usefixtures("double")
+def test_a_ring_by_its_transfer_matrix() -> None:
+    length, coupling, field = 12, 0.4, 0.3
+
+    def model() -> None:
+        z = [mx.sample(f"z_{i}", dist.Bernoulli(0.5)) for i in range(length)]
+        for i in range(length):
+            here, there = 2 * z[i] - 1, 2 * z[(i + 1) % length] - 1
+            mx.factor(f"f_{i}", coupling * here * there + field * here)
+
+    spin = np.array([-1, 1])
+    transfer = 0.5 * np.exp(coupling * np.outer(spin, spin) + field * spin[:, None])
+    expected = np.log(np.trace(np.linalg.matrix_power(transfer, length)))
+    np.testing.assert_allclose(mx.marginalize(model).log_density({}), expected, rtol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
+def test_nested_plates_too_large_for_brute_force_by_nested_sums() -> None:
+    x = np.random.default_rng(3).normal(size=(3, 4, 5))
+
+    def model() -> None:
+        a = mx.sample("a", dist.Categorical(real(P3)))
+        with mx.plate("A", 3, dim=-3):
+            b = mx.sample("b", dist.Categorical(real(T33)[a]))
+            with mx.plate("B", 4, dim=-2):
+                c = mx.sample("c", dist.Categorical(real(T333)[a, b]))
+                with mx.plate("C", 5, dim=-1):
+                    d = mx.sample("d", dist.Categorical(real(T33)[c]))
+                    mx.sample("x", dist.Normal(real(LOCS)[d] + b, 1.0), obs=real(x))
+
+    # Axes of the tables: plates A, B, C, then a, b, c, d as far as they go.
+    of_d = np.log(T33) + normal(x[..., None, None, None], LOCS + np.arange(3)[:, None, None])
+    of_c = log_sum(of_d, axis=-1).sum(2)  # A, B, b, c
+    of_b = log_sum(np.log(T333) + of_c[:, :, None], axis=-1).sum(1)  # A, a, b
+    of_a = log_sum(np.log(T33) + of_b, axis=-1).sum(0)  # a
+    value = mx.marginalize(model).log_density({})
+    np.testing.assert_allclose(value, log_sum(np.log(P3) + of_a), rtol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
+def test_one_cause_of_many_by_hand() -> None:
+    x = np.random.default_rng(4).normal(size=40)
+
+    def model(x: Any) -> None:
+        w = mx.sample("w", dist.Categorical(real(P2)))
+        with mx.plate("data", len(x)):
+            z = mx.sample("z", dist.Categorical(real(T23)[w]))
+            mx.sample("x", dist.Normal(real(LOCS)[z], 1.0), obs=x)
+
+    of_z = np.log(T23) + normal(x[:, None, None], LOCS)  # data, w, z
+    of_w = np.log(P2) + log_sum(of_z, axis=-1).sum(0)
+    m = mx.marginalize(model)
+    np.testing.assert_allclose(m.log_density({}, x), log_sum(of_w), rtol=EXACT)
+    posterior = m.posterior({}, x)
+    weight = np.exp(of_w - log_sum(of_w))
+    np.testing.assert_allclose(posterior["w"], weight, rtol=EXACT)
+    given = np.exp(of_z - log_sum(of_z, axis=-1)[..., None])
+    np.testing.assert_allclose(posterior["z"], (weight[:, None] * given).sum(1), rtol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
+def test_missing_discrete_values_by_hand() -> None:
+    given, answers = np.array([True, False, True]), np.array([1, 0, 2])
+
+    def model() -> None:
+        with mx.plate("data", 3):
+            c = mx.sample("c", dist.Categorical(real(P3)), obs=answers, obs_mask=given)
+            mx.sample("x", dist.Normal(real(LOCS)[c], 1.0), obs=real(DATA[:3]))
+
+    m = mx.marginalize(model)
+    joint = np.log(P3) + normal(DATA[:3, None], LOCS)
+    expected = joint[0, 1] + joint[2, 2] + log_sum(joint[1])
+    np.testing.assert_allclose(m.log_density({}), expected, rtol=EXACT)
+    missing = m.posterior({})["c_unobserved"][1]
+    np.testing.assert_allclose(missing, np.exp(joint[1] - log_sum(joint[1])), rtol=EXACT)
+
+
+# --- masks and scales --------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(
+    "off", [False, np.array(False), np.zeros(4, bool)], ids=["bool", "0-d", "array"]
+)
+def test_what_is_masked_out_adds_exactly_nothing(off: Any) -> None:
+    def model(masked: bool) -> None:
+        loc = mx.sample("loc", dist.Normal(0.0, 1.0))
+        with mx.plate("data", 4):
+            mx.sample("kept", dist.Normal(loc, 1.0), obs=real(DATA))
+            if masked:
+                with mx.handlers.mask(mask=jnp.asarray(off) if off is not False else False):
+                    z = mx.sample("z", dist.Categorical(real(P3)))
+                    mx.sample("gone", dist.Normal(loc + real(LOCS)[z], 1.0), obs=real(DATA))
+
+    m = mx.marginalize(model)
+    one, other = (
+        jax.jit(jax.value_and_grad(m.log_density), static_argnums=1)({"loc": 0.3}, masked)
+        for masked in (True, False)
+    )
+    np.testing.assert_allclose(one[0], other[0], rtol=EXACT)
+    np.testing.assert_allclose(one[1]["loc"], other[1]["loc"], rtol=EXACT)
+
+
+def scaled(outer: float = 1.0, inner: float = 1.0) -> None:
+    with mx.handlers.scale(scale=outer):
+        w = mx.sample("w", dist.Categorical(real(P2)))
+        with mx.plate("data", 4), mx.handlers.scale(scale=inner):
+            z = mx.sample("z", dist.Categorical(real(T23)[w]))
+            mx.sample("x", dist.Normal(real(LOCS)[z], 1.0), obs=real(DATA))
+
+
+@pytest.mark.usefixtures("double")
+def test_scales_multiply_after_the_sums_inside_them() -> None:
+    of_w = log_sum(np.log(T23) + normal(DATA[:, None, None], LOCS), axis=-1)  # data, w
+    for outer, inner in [(1.0, 1.0), (2.0, 1.0), (1.0, 3.0), (2.5, 0.5)]:
+        value = mx.marginalize(scaled).log_density({}, outer, inner)
+        expected = outer * log_sum(np.log(P2) + inner * of_w.sum(0))
+        np.testing.assert_allclose(value, expected, rtol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
+def test_scales_may_be_traced_and_differentiated() -> None:
+    m = mx.marginalize(scaled)
+    of_w = log_sum(np.log(T23) + normal(DATA[:, None, None], LOCS), axis=-1)
+    value, slope = jax.jit(jax.value_and_grad(lambda s: m.log_density({}, s, 1.0)))(2.0)
+    expected = log_sum(np.log(P2) + of_w.sum(0))
+    np.testing.assert_allclose((value, slope), (2 * expected, expected), rtol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
+def test_probabilities_are_not_scaled_away() -> None:
+    """A scale around everything leaves the posterior, the mode and the draws as they are."""
+    m = mx.marginalize(scaled)
+    for key, value in m.posterior({}, 7.0, 1.0).items():
+        np.testing.assert_allclose(value, m.posterior({}, 1.0, 1.0)[key], rtol=EXACT)
+        np.testing.assert_allclose(value.sum(-1), 1.0, rtol=EXACT)
+        np.testing.assert_array_equal(m.mode({}, 7.0, 1.0)[key], m.mode({}, 1.0, 1.0)[key])
+        np.testing.assert_array_equal(m.draw(0, {}, 7.0, 1.0)[key], m.draw(0, {}, 1.0, 1.0)[key])
+
+
+@pytest.mark.usefixtures("double")
+def test_a_scale_may_vary_along_plates() -> None:
+    rows = np.array([[1.0], [2.0], [0.5]])
+
+    def model() -> None:
+        with mx.handlers.scale(scale=real(rows)), mx.plate("rows", 3, dim=-2):
+            z = mx.sample("z", dist.Categorical(real(P3)))
+            with mx.plate("columns", 4, dim=-1):
+                mx.sample("x", dist.Normal(real(LOCS)[z], 1.0), obs=real(np.tile(DATA, (3, 1))))
+
+    each = log_sum(np.log(P3) + normal(DATA[:, None], LOCS).sum(0))
+    np.testing.assert_allclose(mx.marginalize(model).log_density({}), rows.sum() * each, rtol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
+def test_a_subsample_stands_for_the_whole_after_its_variables_were_summed_out() -> None:
+    data = np.random.default_rng(5).normal(size=20)
+
+    def model(data: Any) -> None:
+        w = mx.sample("w", dist.Categorical(real(P2)))
+        with mx.plate("data", 20, subsample_size=5):
+            batch = mx.subsample(data, event_dim=0)
+            z = mx.sample("z", dist.Categorical(real(T23)[w]))
+            mx.sample("x", dist.Normal(real(LOCS)[z], 1.0), obs=batch)
+
+    rows = np.array([3, 17, 0, 9, 4])
+    chosen = mx.handlers.substitute(model, data={"data": rows})
+    of_w = log_sum(np.log(T23) + normal(data[rows][:, None, None], LOCS), axis=-1).sum(0)
+    value = mx.marginalize(chosen).log_density({}, data)
+    np.testing.assert_allclose(value, log_sum(np.log(P2) + 4.0 * of_w), rtol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
+def test_a_seeded_subsample_is_the_same_one_in_every_query() -> None:
+    data = np.random.default_rng(6).normal(size=20)
+
+    def model(data: Any) -> None:
+        with mx.plate("data", 20, subsample_size=5) as rows:
+            z = mx.sample("z", dist.Categorical(real(P3)))
+            mx.deterministic("rows", rows)
+            mx.sample("x", dist.Normal(real(LOCS)[z], 1.0), obs=data[rows])
+
+    seeded = mx.handlers.seed(model, rng_seed=3)
+    rows = np.asarray(mx.handlers.trace(seeded).get_trace(data)["data"]["value"])
+    joint = np.log(P3) + normal(data[rows][:, None], LOCS)
+    m = mx.marginalize(seeded)
+    np.testing.assert_allclose(
+        m.log_density({}, data), 4 * log_sum(joint, axis=1).sum(), rtol=EXACT
+    )
+    np.testing.assert_array_equal(m.mode({}, data)["z"], joint.argmax(1))
+
+
+# --- transformations, precision, calls ----------------------------------------------------------------
+
+
+def some_params(seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    return {
+        "weights": jnp.asarray(rng.dirichlet(np.ones(3))),
+        "locs": jnp.asarray(rng.normal(size=3)),
+    }
+
+
+@pytest.mark.usefixtures("double")
+def test_a_batch_of_parameters_is_mapped() -> None:
+    m, data = mx.marginalize(gaussian_mixture), jnp.asarray(DATA)
+    single = [some_params(seed) for seed in range(4)]
+    batch = jax.tree.map(lambda *x: jnp.stack(x), *single)
+    values = jax.vmap(m.log_density, in_axes=(0, None))(batch, data)
+    np.testing.assert_allclose(values, [m.log_density(p, data) for p in single], rtol=EXACT)
+    posteriors = jax.vmap(m.posterior, in_axes=(0, None))(batch, data)["z"]
+    expected = np.stack([m.posterior(p, data)["z"] for p in single])
+    np.testing.assert_allclose(posteriors, expected, rtol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
+def test_data_are_mapped_and_differentiated() -> None:
+    m, params = mx.marginalize(gaussian_mixture), some_params()
+    data = jnp.stack([jnp.asarray(DATA), 2.0 * jnp.asarray(DATA)])
+    values = jax.jit(jax.vmap(m.log_density, in_axes=(None, 0)))(params, data)
+    np.testing.assert_allclose(values, [m.log_density(params, x) for x in data], rtol=EXACT)
+    slope = jax.jit(jax.grad(m.log_density, argnums=1))(params, data[0])
+    _, weight = mixture_by_hand(np.asarray(params["weights"]), np.asarray(params["locs"]), DATA)
+    expected = (weight * (np.asarray(params["locs"]) - DATA[:, None])).sum(1)
+    np.testing.assert_allclose(slope, expected, rtol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
+def test_forward_and_reverse_derivatives_agree() -> None:
+    m, params = mx.marginalize(gaussian_mixture), some_params()
+    forward = jax.jit(jax.jacfwd(m.log_density))(params, DATA)
+    reverse = jax.jit(jax.jacrev(m.log_density))(params, DATA)
+    for key in params:
+        np.testing.assert_allclose(forward[key], reverse[key], rtol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
+def test_the_posterior_is_differentiable() -> None:
+    """Its derivative with respect to a location, against central differences."""
+    m, params = mx.marginalize(gaussian_mixture), some_params()
+
+    def probability(shift: Any) -> Any:
+        return m.posterior(params | {"locs": params["locs"] + shift}, jnp.asarray(DATA))["z"][:, 1]
+
+    h = 1e-5
+    slope = jax.jit(jax.jacfwd(probability))(0.0)
+    np.testing.assert_allclose(slope, (probability(h) - probability(-h)) / (2 * h), atol=h)
+
+
+def test_compiled_and_plain_calls_agree() -> None:
+    m, params, data = mx.marginalize(gaussian_mixture), some_params(), jnp.asarray(DATA)
+    key = jax.random.key(5)
+    for plain, compiled in (
+        (m.log_density(params, data), jax.jit(m.log_density)(params, data)),
+        (m.posterior(params, data), jax.jit(m.posterior)(params, data)),
+        (m.mode(params, data), jax.jit(m.mode)(params, data)),
+        (m.draw(key, params, data), jax.jit(m.draw)(key, params, data)),
+    ):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), plain, compiled)
+
+
+@pytest.mark.usefixtures("double")
+def test_data_of_another_size() -> None:
+    m = mx.marginalize(gaussian_mixture)
+    for size in (1, 2, 17):
+        data = np.linspace(-2.0, 2.0, size)
+        expected, weight = mixture_by_hand(P3, LOCS, data)
+        params = {"weights": P3, "locs": LOCS}
+        np.testing.assert_allclose(m.log_density(params, data), expected, rtol=EXACT)
+        assert m.posterior(params, data)["z"].shape == weight.shape
+
+
+def test_a_large_plate_in_single_precision() -> None:
+    count = 100_000
+    data = np.random.default_rng(7).normal(size=count) * 2
+    m = mx.marginalize(gaussian_mixture)
+    expected, weight = mixture_by_hand(P3, LOCS, data)
+    params = {"weights": np.float32(P3), "locs": np.float32(LOCS)}
+    value = m.log_density(params, np.float32(data))
+    # The rounding errors of a sum of n numbers of one sign add up like a random walk.
+    eps = float(np.finfo(np.float32).eps)
+    np.testing.assert_allclose(value, expected, rtol=eps * np.sqrt(count))
+    posterior = m.posterior(params, np.float32(data))["z"]
+    np.testing.assert_allclose(posterior, weight, atol=64 * eps)
+    gradient = jax.jit(jax.grad(m.log_density))(jax.tree.map(jnp.asarray, params), np.float32(data))
+    size = np.abs(weight * (data[:, None] - LOCS)).sum(0)
+    by_loc = (weight * (data[:, None] - LOCS)).sum(0) - LOCS / 100
+    assert np.all(np.abs(np.asarray(gradient["locs"]) - by_loc) < eps * np.sqrt(count) * size)
+
+
+def test_keys_of_every_kind() -> None:
+    m, params = mx.marginalize(gaussian_mixture), some_params()
+    data = np.zeros(100)
+    draws = [m.draw(key, params, data)["z"] for key in (3, np.int64(3), jax.random.key(3))]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    np.testing.assert_array_equal(draws[0], draws[2])
+    assert not np.array_equal(draws[0], m.draw(4, params, data)["z"])
+    assert m.draw(jax.random.PRNGKey(3), params, data)["z"].shape == (100,)
+    with pytest.raises(TypeError, match="one PRNG key"):
+        m.draw("seed", params, data)
+    with pytest.raises(TypeError, match="one PRNG key"):
+        m.draw(jax.random.split(jax.random.key(0)), params, data)
+
+
+@pytest.mark.usefixtures("double")
+def test_elements_of_a_plate_that_look_alike_are_drawn_one_by_one() -> None:
+    """Nothing tells the elements apart, so all they need is computed once; not so the draws."""
+
+    def model() -> None:
+        with mx.plate("coins", 1000):
+            mx.sample("z", dist.Bernoulli(0.5))
+
+    heads = int(mx.marginalize(model).draw(0, {})["z"].sum())
+    low, high = stats.binom.ppf([5e-5, 1 - 5e-5], 1000, 0.5)
+    assert low <= heads <= high
+
+
+def test_values_have_the_shape_and_type_of_their_site() -> None:
+    m = mx.marginalize(nested_plates)
+    for values in (m.mode({"shift": 0.0}), m.draw(0, {"shift": 0.0})):
+        assert {k: v.shape for k, v in values.items()} == {
+            "a": (),
+            "b": (2, 1, 1),
+            "c": (2, 2, 1),
+            "d": (2, 2, 2),
+        }
+        assert all(v.dtype == jnp.int32 for v in values.values())
+    assert m.posterior({"shift": 0.0})["c"].shape == (2, 2, 1, 2)
+    one_hot = mx.marginalize(vectors_as_values).mode({})
+    assert one_hot["w"].shape == (3, 3)
+    np.testing.assert_array_equal(one_hot["w"].sum(-1), 1)
+
+
+def test_of_equal_modes_one_consistent_assignment_is_returned() -> None:
+    """Both (0, 1) and (1, 0) are best; neither variable alone can tell."""
+
+    def model() -> None:
+        a = mx.sample("a", dist.Bernoulli(0.5))
+        b = mx.sample("b", dist.Bernoulli(0.5))
+        mx.factor("different", jnp.where(a == b, -5.0, 0.0))
+
+    mode = mx.marginalize(model).mode({})
+    assert int(mode["a"]) != int(mode["b"])
+
+
+@pytest.mark.usefixtures("double")
+def test_a_discrete_value_in_params_is_given_not_summed_out() -> None:
+    m = mx.marginalize(one_cause_of_many)
+    given = [m.log_density({"shift": 0.4, "w": w}) for w in (0, 1)]
+    np.testing.assert_allclose(
+        np.logaddexp(given[0], given[1]), m.log_density({"shift": 0.4}), rtol=EXACT
+    )
+    conditioned = mx.handlers.condition(one_cause_of_many, data={"w": 1})
+    np.testing.assert_allclose(mx.marginalize(conditioned).log_density({"shift": 0.4}), given[1])
+    assert m.posterior({"shift": 0.4, "w": 1}).keys() == {"z"}
+    everything = m.log_density({"shift": 0.4, "w": 1, "z": np.array([0, 2, 1, 1])})
+    assert np.isfinite(everything)
+
+
+def test_parameters_have_their_initial_value_or_the_one_given() -> None:
+    def model() -> None:
+        loc = mx.param("loc", 2.0)
+        z = mx.sample("z", dist.Bernoulli(0.5))
+        mx.sample("x", dist.Normal(loc * z, 1.0), obs=0.0)
+
+    m = mx.marginalize(model)
+    np.testing.assert_allclose(m.log_density({}), m.log_density({"loc": 2.0}))
+    assert m.log_density({"loc": 0.0}) > m.log_density({})
+    assert jax.grad(lambda v: m.log_density({"loc": v}))(2.0) < 0
+
+
+def test_deterministic_entries_of_params_are_ignored() -> None:
+    m = mx.marginalize(with_deterministic)
+    plain = m.log_density({})
+    assert m.log_density({"b": np.zeros(3), "mean": "anything"}) == plain
+
+
+def test_a_deterministic_function_of_many_variables_costs_nothing() -> None:
+    def model() -> None:
+        z = [mx.sample(f"z_{i}", dist.Categorical(jnp.ones(50) / 50)) for i in range(20)]
+        mx.deterministic("total", sum(z))
+
+    with jax.disable_jit():
+        np.testing.assert_allclose(mx.marginalize(model).log_density({}), 0.0, atol=1e-4)
+
+
+# --- what a model may be called with -------------------------------------------------------------------
+
+
+def test_python_values_steer_the_model() -> None:
+    def model(data: Any, kind: str, options: dict[str, Any], scale: float | None = None) -> None:
+        spread = 1.0 if scale is None else scale
+        with mx.plate("data", len(data["x"])):
+            z = mx.sample("z", dist.Bernoulli(options["p"]))
+            likelihood = dist.Normal if kind == "normal" else dist.Laplace
+            mx.sample("x", likelihood(1.0 * z, spread), obs=data["x"])
+
+    m, data = mx.marginalize(model), {"x": jnp.asarray(DATA)}
+    values = {
+        float(m.log_density({}, data, kind, {"p": p}, scale=scale))
+        for kind in ("normal", "laplace")
+        for p in (0.3, 0.6)
+        for scale in (None, 2.0)
+    }
+    assert len(values) == 8
+
+
+def test_equal_values_of_different_types_are_different_arguments() -> None:
+    def model(flag: Any) -> None:
+        mx.factor("f", {bool: 1.0, int: 2.0, float: 3.0, np.int64: 4.0}[type(flag)])
+
+    m = mx.marginalize(model)
+    assert [float(m.log_density({}, x)) for x in (1, True, 1.0, np.int64(1))] == [
+        2.0,
+        1.0,
+        3.0,
+        4.0,
+    ]
+
+
+def test_arguments_that_cannot_be_hashed_serve_too() -> None:
+    class Settings:
+        __hash__ = None  # type: ignore[assignment]
+        p = 0.3
+
+    def model(settings: Any) -> None:
+        mx.sample("z", dist.Bernoulli(settings.p))
+
+    np.testing.assert_allclose(mx.marginalize(model).posterior({}, Settings())["z"][1], 0.3)
+
+
+@pytest.mark.parametrize(
+    "groups", [np.array([2, 0, 2, 5]), jnp.array([2, 0, 2, 5])], ids=["np", "jnp"]
+)
+def test_data_whose_numbers_steer_the_model(groups: Any) -> None:
+    def model(groups: Any) -> None:
+        names, index = np.unique(np.asarray(groups), return_inverse=True)
+        with mx.plate("groups", len(names)):
+            locs = mx.sample("locs", dist.Normal(0.0, 1.0))
+        with mx.plate("data", len(groups)):
+            z = mx.sample("z", dist.Bernoulli(0.5))
+            mx.sample("x", dist.Normal(locs[index] + z, 1.0), obs=jnp.zeros(len(groups)))
+
+    m = mx.marginalize(model)
+    assert m.posterior({"locs": np.zeros(3)}, groups)["z"].shape == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "count", [3, np.int64(3), np.array(3), jnp.array(3)], ids=lambda c: type(c).__name__
+)
+def test_a_support_that_data_determine(count: Any) -> None:
+    m = mx.marginalize(lambda count: mx.sample("z", dist.Binomial(count, 0.5)))
+    np.testing.assert_allclose(m.posterior({}, count)["z"], np.array([1, 3, 3, 1]) / 8, rtol=1e-6)
+
+
+def test_params_may_be_lists_and_numbers_of_any_type() -> None:
+    m = mx.marginalize(gaussian_mixture)
+    data = jnp.asarray(DATA)
+    exact = m.log_density({"weights": [0.25, 0.25, 0.5], "locs": [0, 1, 2]}, data)
+    typed = {"weights": np.array([0.25, 0.25, 0.5]), "locs": np.array([0, 1, 2], np.int16)}
+    np.testing.assert_allclose(exact, m.log_density(typed, data), rtol=1e-6)
+
+
+def test_a_model_that_prints_is_no_obstacle(capfd: pytest.CaptureFixture[str]) -> None:
+    def model() -> None:
+        z = mx.sample("z", dist.Bernoulli(0.5))
+        jax.debug.print("z is {z}", z=z)
+        mx.sample("x", dist.Normal(1.0 * z, 1.0), obs=0.5)
+
+    np.testing.assert_allclose(mx.marginalize(model).posterior({})["z"], 0.5)
+    jax.effects_barrier()
+    assert "z is 1" in capfd.readouterr().out
+
+
+# --- impossible data -----------------------------------------------------------------------------------
+
+
+def never(x: Any) -> None:
+    """Categories 0 and 1 never show a 2."""
+    table = jnp.array([[0.5, 0.5, 0.0], [0.9, 0.1, 0.0]])
+    with mx.plate("data", len(x)):
+        z = mx.sample("z", dist.Bernoulli(0.3))
+        mx.sample("x", dist.Categorical(table[z]), obs=x)
+
+
+def test_impossible_data_have_density_zero() -> None:
+    m = mx.marginalize(never)
+    assert m.log_density({}, np.array([0, 2])) == -np.inf
+    assert np.isfinite(m.log_density({}, np.array([0, 1])))
+
+
+@pytest.mark.parametrize("query", ["posterior", "mode", "draw"])
+def test_impossible_data_have_no_posterior(query: str) -> None:
+    m = mx.marginalize(never)
+    ask = {"draw": lambda x: m.draw(0, {}, x)}.get(query, lambda x: getattr(m, query)({}, x))
+    ask(np.array([0, 1]))
+    with pytest.raises(mx.ModelError, match=r"site 'x'.*-inf.* 1 of 2 .*index 1.*depends on 'z'"):
+        ask(np.array([0, 2]))
+
+
+def test_impossible_together_though_not_alone() -> None:
+    def model() -> None:
+        a = mx.sample("a", dist.Bernoulli(0.5))
+        mx.sample("x", dist.Categorical(jnp.eye(2)[a]), obs=0)
+        mx.sample("y", dist.Categorical(jnp.eye(2)[a]), obs=1)
+
+    with pytest.raises(mx.ModelError, match="no joint assignment of the discrete variables"):
+        mx.marginalize(model).posterior({})
+    assert np.isnan(jax.jit(mx.marginalize(model).posterior)({})["a"]).all()
