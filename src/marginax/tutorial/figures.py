@@ -167,13 +167,14 @@ def _histogram(explored: Explored) -> tuple[Figure, str]:
     # Mark the two mirror images where they are in view.
     for a, b in ((0.5, 11.0), (11.0, 0.5)):
         if xs[0] <= a <= xs[-1] and ys[0] <= b <= ys[-1]:
+            in_left_half = 2 * a < xs[0] + xs[-1]  # the text runs towards the middle
             axes.annotate(
                 f"mode near ({a:g}, {b:g})",
                 (a, b),
                 xytext=(0, -42 if b > a else 30),
                 textcoords="offset points",
                 color="white",
-                ha="center",
+                ha="left" if in_left_half else "right",
                 fontsize=9,
             )
     return figure, (
@@ -188,5 +189,6 @@ def _trace(explored: Explored) -> tuple[Figure, str]:
         axes.plot(
             explored.draws["locs"][:, k], color=COLOURS[k], linewidth=1, label=f"component {k}"
         )
-    axes.legend(frameon=False, loc="center right")
+    # Above the plot: the chain may go anywhere inside it.
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return figure, "The same draws in order. A switch of modes would show as the lines crossing."
