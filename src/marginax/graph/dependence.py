@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 
 from jax.extend import core as jex_core
 
-from marginax.graph.axis_flow import axis_flow
+from marginax.graph.axis_flow import axis_flow, shape_of
 
 Axis = int | str
 """An axis of the array at hand, or the name of the primitive that mixed the elements."""
@@ -155,12 +155,22 @@ def _through_cond(eqn: jex_core.JaxprEqn, arguments: list[Dependence]) -> list[D
 
 
 def _through_scan(eqn: jex_core.JaxprEqn, arguments: list[Dependence]) -> list[Dependence]:
-    params = eqn.params
-    n_consts, n_carry = params["num_consts"], params["num_carry"]
+    body = called_jaxpr(eqn)
+    # Versions of JAX spell the numbers of consts, carried and scanned values differently; all of them
+    # put one axis more on what is scanned than the body sees.
+    n_carry = sum(
+        len(shape_of(out)) == len(shape_of(inner))
+        for out, inner in zip(eqn.outvars, body.outvars, strict=True)
+    )
+    n_scanned = sum(
+        len(shape_of(atom)) == len(shape_of(inner)) + 1
+        for atom, inner in zip(eqn.invars, body.invars, strict=True)
+    )
+    n_consts = len(arguments) - n_carry - n_scanned
     consts, carry = arguments[:n_consts], arguments[n_consts : n_consts + n_carry]
     slices = [_shifted(xs, -1) for xs in arguments[n_consts + n_carry :]]
     while True:  # what is carried can only gather dependences, so this ends
-        outputs = dependences(params["jaxpr"].jaxpr, [*consts, *carry, *slices])
+        outputs = dependences(body, [*consts, *carry, *slices])
         new_carry = [_join(pair, "scan") for pair in zip(carry, outputs[:n_carry], strict=True)]
         if new_carry == carry:
             return [*carry, *(_shifted(ys, 1) for ys in outputs[n_carry:])]
