@@ -143,7 +143,7 @@ MIXING: dict[str, tuple[Callable[[Any], Any], str]] = {
     "max": (lambda z: z - z.max(), "reduce_max"),
     "first": (lambda z: DATA + z[0], "slice"),
     "tiled": (lambda z: jnp.tile(z, 2)[1 : N + 1], "tile"),
-    "taken apart": (lambda z: jnp.stack(jnp.unstack(z)[::-1]), "unstack"),
+    "taken apart": (lambda z: jnp.stack(jnp.split(z, N)[::-1])[:, 0], "split"),
     "joined": (lambda z: jnp.concatenate([z, z])[1 : N + 1], "concatenate"),
     "reshaped": (lambda z: z.reshape(2, 2).T.reshape(4), "reshape"),
     "padded": (lambda z: jnp.pad(z, (1, 0))[:N], "pad"),
