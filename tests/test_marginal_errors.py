@@ -362,3 +362,46 @@ def test_the_limit_of_memory_can_be_set() -> None:
 def test_what_is_no_model(model: Any) -> None:
     with pytest.raises(TypeError, match="the model must be a function"):
         mx.marginalize(model)
+
+
+def test_elements_of_a_sample_shape_that_belong_to_no_plate() -> None:
+    def model() -> None:
+        z = mx.sample("z", dist.Bernoulli(0.3), sample_shape=(2,))
+        mx.sample("x", dist.Normal(1.0 * z, 1.0).to_event(1), obs=jnp.zeros(2))
+
+    with pytest.raises(mx.ModelError, match="site 'z'.*belongs to no plate"):
+        mx.marginalize(model).log_density({})
+
+
+def test_a_plate_whose_subsample_is_drawn_twice() -> None:
+    def model() -> None:
+        with mx.plate("data", 6, subsample_size=3):
+            z = mx.sample("z", dist.Bernoulli(0.5))
+        with mx.plate("data", 6, subsample_size=3):
+            mx.sample("x", dist.Normal(1.0 * z, 1.0), obs=0.0)
+
+    with pytest.raises(mx.ModelError, match="plate 'data' is subsampled twice"):
+        mx.marginalize(mx.handlers.seed(model, 0)).log_density({})
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 7.0])
+def test_masked_data_are_checked_where_they_are_kept(wrong: float) -> None:
+    def model(mask: Any, x: Any) -> None:
+        mx.sample("x", dist.Bernoulli(0.3).expand([3]).mask(mask), obs=x)
+
+    m, x = mx.marginalize(model), np.array([1.0, wrong, 0.0])
+    with pytest.raises(mx.ModelError, match="site 'x': the observed value"):
+        m.log_density({}, np.array([True, True, True]), x)
+    known = m.log_density({}, np.array([True, False, True]), x)
+    np.testing.assert_allclose(known, np.log(0.3) + np.log(0.7), rtol=1e-6)
+
+
+def test_logits_of_minus_infinity_are_impossible_categories() -> None:
+    def model(logits: Any) -> None:
+        mx.sample("z", dist.Categorical(logits=logits))
+
+    m = mx.marginalize(model)
+    np.testing.assert_array_equal(m.posterior({}, np.array([0.0, -np.inf]))["z"], [1.0, 0.0])
+    for logits in ([-np.inf, -np.inf], [np.inf, 0.0]):
+        with pytest.raises(mx.ModelError, match="site 'z': the parameter 'logits'"):
+            m.posterior({}, np.array(logits))

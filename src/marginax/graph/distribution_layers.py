@@ -28,3 +28,12 @@ def distribution_name(fn: Any) -> str:
 def is_masked(fn: Any) -> bool:
     """Whether a mask may switch off some of its elements."""
     return any(isinstance(layer, MaskedDistribution) for layer in layers(fn))
+
+
+def mask_of(fn: Any) -> Any:
+    """Where no mask switches the distribution off: a truth value, or an array over its batch."""
+    kept: Any = True
+    for layer in layers(fn):
+        if isinstance(layer, MaskedDistribution):
+            kept = layer._mask if kept is True else kept & layer._mask
+    return kept

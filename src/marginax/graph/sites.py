@@ -165,7 +165,7 @@ def _record(msg: Message, is_free: bool) -> Site:
     discrete = is_free and fn.is_discrete
     support, reason = _support(msg) if discrete else (None, "")
     if support is not None:
-        _check_batch_is_plates(msg, common["plates"])
+        _check_batch_is_plates(msg, common["shape"], common["plates"])
     return Site(
         **common,
         distribution=distribution_name(fn),
@@ -208,9 +208,11 @@ def _support(msg: Message) -> tuple[np.ndarray | None, str]:
     return values, ""
 
 
-def _check_batch_is_plates(msg: Message, plates: tuple[CondIndepStackFrame, ...]) -> None:
+def _check_batch_is_plates(
+    msg: Message, value_shape: tuple[int, ...], plates: tuple[CondIndepStackFrame, ...]
+) -> None:
     """Each element of an enumerated site must belong to a plate, or be part of an event."""
-    shape = tuple(msg["fn"].batch_shape)
+    shape = value_shape[: len(value_shape) - msg["fn"].event_dim]  # with its sample_shape
     dims = {frame.dim for frame in plates}
     for dim in range(-len(shape), 0):
         if shape[dim] != 1 and dim not in dims:

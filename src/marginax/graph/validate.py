@@ -17,7 +17,12 @@ from jax.core import Tracer
 from numpyro import validation_enabled
 from numpyro.distributions import Distribution, constraints
 
-from marginax.graph.distribution_layers import distribution_name, is_masked, unwrapped
+from marginax.graph.distribution_layers import (
+    distribution_name,
+    is_masked,
+    mask_of,
+    unwrapped,
+)
 from marginax.language.errors import ModelError
 from marginax.language.stack import Message
 
@@ -75,6 +80,8 @@ def _check_distribution(name: str, fn: Any) -> None:
             continue
         if not getattr(constraint, "is_discrete", False) and np.isnan(np.asarray(value)).any():
             raise ModelError(f"site '{name}': the parameter '{parameter}' of {kind} has NaN.")
+        if parameter == "logits" and constraint is constraints.real_vector:
+            value = _with_finite_logits(value)
         if is_fixed(constraint) and not satisfies(constraint, value):
             raise ModelError(
                 f"site '{name}': the parameter '{parameter}' of {kind} is {_show(value)}, "
@@ -85,18 +92,30 @@ def _check_distribution(name: str, fn: Any) -> None:
         _check_distribution(name, component)
 
 
+def _with_finite_logits(value: Any) -> Any:
+    """Logits of -inf are categories that cannot be; a row must have one that can."""
+    value = np.asarray(value)
+    some = np.isfinite(value).any(-1, keepdims=True)
+    return np.where(np.isneginf(value) & some, 0.0, value)
+
+
 def _is_distribution(value: Any) -> bool:
     return isinstance(value, Distribution)
 
 
 def check_observed(msg: Message) -> None:
     """Check the observed value of a sample site."""
-    # A masked site may hold anything where it is masked out.
-    if not msg["is_observed"] or is_masked(msg["fn"]) or not is_concrete(msg["value"]):
+    if not msg["is_observed"] or not is_concrete(msg["value"]):
         return
     name, value = msg["name"], np.asarray(msg["value"])
     if not _is_numeric(value):
         return
+    if is_masked(msg["fn"]):
+        # It may hold anything where it is masked out; where that is not known now, anywhere.
+        kept = mask_of(msg["fn"])
+        if not is_concrete(kept) or value.shape != tuple(msg["fn"].shape()):
+            return
+        value = value[np.broadcast_to(np.asarray(kept), msg["fn"].batch_shape)]
     if value.dtype.kind == "f" and np.isnan(value).any():
         where = np.argwhere(np.isnan(value))
         first = ", ".join(str(i) for i in where[0]) or "()"

@@ -58,12 +58,24 @@ class trace(Messenger):
                 f"site '{name}' is stated twice; give every sample, factor and deterministic site "
                 "of the model a name of its own (in a loop: f'{name}_{i}')."
             )
+        if earlier is not None and msg["type"] == "plate" and _are_drawn_apart(earlier, msg):
+            raise ModelError(
+                f"plate '{name}' is subsampled twice, with different elements each time, so what "
+                f"stands in it would not belong together. Make it once, p = plate('{name}', ...), and "
+                "write `with p:` each time."
+            )
         self.trace[name] = msg.copy()
 
     def get_trace(self, *args: Any, **kwargs: Any) -> Trace:
         """Run the function and return its sites by name, in the order of the run."""
         self(*args, **kwargs)
         return self.trace
+
+
+def _are_drawn_apart(*plates: Message) -> bool:
+    """Whether a plate's elements are drawn a second time; other sizes are refused elsewhere."""
+    drawn = any(msg["kwargs"].get("rng_key") is not None for msg in plates)
+    return drawn and plates[0]["args"] == plates[1]["args"]
 
 
 class seed(Messenger):
