@@ -13,6 +13,10 @@ from marginax.language.primitives import (
     sample as sample,
     subsample as subsample,
 )
-from marginax.marginal import Marginal as Marginal, marginalize as marginalize
+from marginax.marginal import (
+    Marginal as Marginal,
+    TruncationWarning as TruncationWarning,
+    marginalize as marginalize,
+)
 
 __version__ = "0.1.0"

@@ -1,14 +1,13 @@
 """`marginalize`: the facade over sites, capture, plan and contract.
 
-Every query is the same three lines: build the factor graph, plan, contract in a semiring. The
-marginal, the mode and a draw are derivatives of the log total with respect to zeros added to the
-variables' own factors (see `elimination.semiring`).
+A query here is three steps: check the parameters against the model's sites, make the model ready
+(`prepared.py`), ask (`queries.py`). A batch of parameters is mapped over, in memory that is bounded.
 """
 
 from __future__ import annotations
 
 import math
-import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,21 +18,35 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from marginax.elimination.contract import contract
-from marginax.elimination.factor import Factor
-from marginax.elimination.plan import Plan, Term, make_plan
-from marginax.elimination.semiring import MAX, SUM, Semiring, sample_semiring
+import marginax.queries as queries
+from marginax.compiled import remembered_jit
 from marginax.explanation import Explanation, explanation
-from marginax.graph.factors import Evaluated, FactorGraph, LogDensity, factor_graph, log_density_of
-from marginax.graph.sites import Site, as_jax_arrays, collect_sites
-from marginax.graph.validate import check_value, is_concrete
+from marginax.graph.sites import Site, collect_sites
+from marginax.graph.validate import is_concrete
 from marginax.language import handlers
 from marginax.language.errors import ModelError
-from marginax.language.primitives import as_numbers
-from marginax.language.stack import Message, isolated
-from marginax.static_jit import call_compiled
+from marginax.prepared import (
+    Params,
+    Prepared,
+    check_params,
+    default_memory_limit,
+    diagnose,
+    prepare_model,
+)
+from marginax.queries import Query
 
-Params = Mapping[str, Any]
+SHARE_OF_A_BATCH = 8
+"""A batch's largest array may take this share of the limit: there are several of them."""
+
+MATTERS = 1e-4
+"""Posterior probability beyond a cut that is worth a warning."""
+
+
+NO_LIMIT = 2**62
+
+
+class TruncationWarning(UserWarning):
+    """The range that a site states cuts off probability that matters."""
 
 
 def marginalize(model: Callable[..., Any], *, memory_limit: int | None = None) -> Marginal:
@@ -76,116 +89,6 @@ def marginalize(model: Callable[..., Any], *, memory_limit: int | None = None) -
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A model's graph and plan, and the values of what is not summed out."""
-
-    graph: FactorGraph
-    plan: Plan
-    values: Mapping[str, Any]
-    sites: Mapping[str, Site]
-    peak_bytes: int
-
-    def evaluate(self) -> Evaluated:
-        return self.graph.evaluate(self.values)
-
-    def log_total(
-        self,
-        semiring: Semiring,
-        evaluated: Evaluated,
-        tilts: Mapping[str, Array] | None = None,
-        scaled: bool = True,
-    ) -> Array:
-        """The log of the sum over all variables, with ``tilts`` added to their own factors."""
-        graph = self.graph
-        extra = [
-            Factor(
-                f"tilt of {name}",
-                tuple(frame.name for frame in graph.variables[name].plates),
-                (name,),
-                tilt,
-                evaluated.variable_scales.get(name, ()),
-            )
-            for name, tilt in (tilts or {}).items()
-        ]
-        plan = self.plan
-        if extra:
-            terms = [Term(f.name, f.variables, frozenset(f.plates)) for f in extra]
-            plan = _plan(graph, terms)
-        return contract(
-            plan,
-            [*evaluated.factors, *extra],
-            semiring,
-            graph.plate_sizes,
-            graph.plate_scales if scaled else {},
-            evaluated.variable_scales,
-        ).log_total
-
-    def weights(self, semiring: Semiring) -> tuple[dict[str, Array], Array]:
-        """For each variable its weights over its values, shape (*plates, K); and the log total."""
-        evaluated = self.evaluate()
-        dtype = jnp.result_type(*[factor.array.dtype for factor in evaluated.factors])
-        zeros = {
-            name: jnp.zeros((*(f.size for f in site.plates), self.graph.sizes[name]), dtype)
-            for name, site in self.graph.variables.items()
-        }
-        total, gradient = jax.value_and_grad(
-            lambda tilts: self.log_total(semiring, evaluated, tilts)
-        )(zeros)
-        # A scale multiplies the logarithm and with it the gradient: take it out again.
-        return {name: g / jnp.sum(g, -1, keepdims=True) for name, g in gradient.items()}, total
-
-
-def prepare(
-    program: Callable[[dict[str, Any]], tuple[dict[str, LogDensity], dict[str, Any]]],
-    sites: Mapping[str, Site],
-    values: Mapping[str, Any],
-    memory_limit: int | None = None,
-) -> Prepared:
-    """Graph and plan of a traced program, refused if it would not fit into memory.
-
-    Parameters
-    ----------
-    program : callable
-        From latent values to log densities and recorded values.
-    sites : mapping of Site
-        The model's sites.
-    values : mapping of arrays
-        Values for latent sites and parameters; free sites without one are summed out.
-    memory_limit : int, optional
-        In bytes, for the largest array.
-    """
-    latents = {name: site for name, site in sites.items() if site.is_free or name in values}
-    enumerated = frozenset(name for name in latents if name not in values)
-    graph = factor_graph(program, latents, enumerated)
-    plan = _plan(graph)
-    largest = max(plan.largest, graph.largest_factor())
-    prepared = Prepared(
-        graph, plan, values, sites, largest * np.dtype(jnp.result_type(float)).itemsize
-    )
-    limit = default_memory_limit() if memory_limit is None else memory_limit
-    if prepared.peak_bytes > limit:
-        table = explanation(graph, plan, sites, prepared.peak_bytes)
-        raise ModelError(
-            f"summing out this model needs an array of {prepared.peak_bytes:,} bytes, more than the limit of "
-            f"{limit:,}. Split variables into smaller ones, put independent ones into a plate, or "
-            f"raise memory_limit= of marginalize.\n\n{table}"
-        )
-    return prepared
-
-
-def _plan(graph: FactorGraph, extra: list[Term] | None = None) -> Plan:
-    return make_plan([*graph.terms(), *(extra or [])], graph.sizes, graph.plate_sizes, graph.home)
-
-
-def default_memory_limit() -> int:
-    """Half of the device's memory, in bytes; half of the machine's where the device does not tell."""
-    stats = jax.devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] // 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-@dataclass(frozen=True)
 class Marginal:
     """A model whose discrete latent variables are summed out; made by `marginalize`.
 
@@ -193,14 +96,26 @@ class Marginal:
     constrained values, each of its site's shape. Entries for deterministic sites are ignored, and
     an entry for a discrete site fixes that site instead of summing it out.
 
+    ``params`` may also be a batch of draws: then every value has the same leading dimensions before
+    its site's shape (``(draws,)``, ``(chains, draws)``, ...), and so has every result. As many draws as
+    fit into memory are evaluated at once, or ``batch_size=``.
+
+    Methods are pure functions of parameters and data: use `jax.jit`, `jax.grad` and `jax.vmap` on them.
+    Called on numbers they check the parameters and data, compile themselves, and refuse data that are impossible
+    under the parameters; inside of `jax.jit`, where numbers are not known, the result is then NaN
+    (of `mode` and `draw`: meaningless values, so ask for the density too).
+
     Every method raises `ModelError` for a model, data or parameters that make no sense, naming the
-    site, and `IntractableError` where the plates make an exact sum exponential.
+    site, and `IntractableError` where the plates make an exact sum exponential. Where a site states a
+    range for an infinite support, and probability beyond it matters, there is a `TruncationWarning`.
     """
 
     model: Callable[..., Any]
     memory_limit: int | None = None
 
-    def log_density(self, params: Params, *args: Any, **kwargs: Any) -> Array:
+    def log_density(
+        self, params: Params, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> Array:
         """Log density of parameters and data, with the discrete variables summed out.
 
         Parameters
@@ -209,6 +124,8 @@ class Marginal:
             Values by site name.
         *args, **kwargs
             The model's arguments.
+        batch_size : int, optional
+            How many draws of a batch are evaluated at once; as many as fit when nothing is said.
 
         Returns
         -------
@@ -225,12 +142,14 @@ class Marginal:
         >>> round(float(mx.marginalize(coin).log_density({}, 1.0)), 4)
         -0.9189
         """
-        value = self._query(_log_density, None, params, args, kwargs)
-        if is_concrete(value) and math.isnan(value):
-            raise self._fault(params, args, kwargs)
+        value = self._ask(queries.log_density, None, params, args, kwargs, batch_size)
+        if is_concrete(value) and np.isnan(value).any():
+            raise self._fault(np.isnan(value), params, args, kwargs)
         return value
 
-    def posterior(self, params: Params, *args: Any, **kwargs: Any) -> dict[str, Array]:
+    def posterior(
+        self, params: Params, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> dict[str, Array]:
         """Exact marginal probabilities of every discrete variable, given parameters and data.
 
         Parameters
@@ -239,12 +158,13 @@ class Marginal:
             Values by site name.
         *args, **kwargs
             The model's arguments.
+        batch_size : int, optional
+            How many draws of a batch are evaluated at once; as many as fit when nothing is said.
 
         Returns
         -------
         dict of array, shape (*batch_shape, K)
             By site name; the last axis runs over the values of the variable's support.
-            NaN where the data are impossible, if that shows only inside `jax.jit`.
 
         Examples
         --------
@@ -256,11 +176,11 @@ class Marginal:
         >>> mx.marginalize(coin).posterior({})["z"].round(2)
         Array([0.25, 0.75], dtype=float32)
         """
-        weights, total = self._query(_posterior, None, params, args, kwargs)
-        self._refuse_impossible(total, params, args, kwargs)
-        return weights
+        return self._possible(queries.posterior, None, params, args, kwargs, batch_size)
 
-    def mode(self, params: Params, *args: Any, **kwargs: Any) -> dict[str, Array]:
+    def mode(
+        self, params: Params, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> dict[str, Array]:
         """The jointly most probable values of all discrete variables, given parameters and data.
 
         Parameters
@@ -269,6 +189,8 @@ class Marginal:
             Values by site name.
         *args, **kwargs
             The model's arguments.
+        batch_size : int, optional
+            How many draws of a batch are evaluated at once; as many as fit when nothing is said.
 
         Returns
         -------
@@ -286,21 +208,23 @@ class Marginal:
         >>> int(mx.marginalize(coin).mode({})["z"])
         1
         """
-        values, total = self._query(mode_query, None, params, args, kwargs)
-        self._refuse_impossible(total, params, args, kwargs)
-        return values
+        return self._possible(queries.mode, None, params, args, kwargs, batch_size)
 
-    def draw(self, key: Any, params: Params, *args: Any, **kwargs: Any) -> dict[str, Array]:
+    def draw(
+        self, key: Any, params: Params, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> dict[str, Array]:
         """One exact draw from the joint posterior of all discrete variables.
 
         Parameters
         ----------
         key : PRNG key or int
-            Use `jax.vmap` over keys for many draws.
+            Use `jax.vmap` over keys for many draws at the same parameters.
         params : mapping
-            Values by site name.
+            Values by site name; for each draw of a batch there is one of the variables.
         *args, **kwargs
             The model's arguments.
+        batch_size : int, optional
+            How many draws of a batch are evaluated at once; as many as fit when nothing is said.
 
         Returns
         -------
@@ -316,9 +240,155 @@ class Marginal:
         >>> int(mx.marginalize(coin).draw(jax.random.key(0), {})["z"])
         1
         """
-        values, total = self._query(draw_query, handlers.as_key(key), params, args, kwargs)
-        self._refuse_impossible(total, params, args, kwargs)
-        return values
+        key = handlers.as_key(key)
+        return self._possible(queries.draw, key, params, args, kwargs, batch_size)
+
+    def pointwise(
+        self, params: Params, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> dict[str, Array]:
+        """Log-likelihood of each observation, the discrete variables summed out.
+
+        Of an observation that shares a discrete variable with others it is the density given those others,
+        ``log p(x_i | params, x_others)``: just what leave-one-out importance weights (PSIS-LOO, Vehtari,
+        Gelman and Gabry, 2017) need. Where it shares none, as in a mixture, that is the
+        density of the observation alone, ``log sum_z p(z | params) p(x_i | z, params)``.
+
+        Parameters
+        ----------
+        params : mapping
+            Values by site name.
+        *args, **kwargs
+            The model's arguments.
+        batch_size : int, optional
+            How many draws of a batch are evaluated at once; as many as fit when nothing is said.
+
+        Returns
+        -------
+        dict of array, shape (*batch_shape)
+            By observed site: a number for each plate element. Elements that belong to no plate are one
+            observation, with size one there, if the site depends on a discrete variable. Scales (of
+            subsamples, `handlers.scale`) are left out. NaN where the other observations are impossible.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp
+        >>> import marginax as mx
+        >>> import marginax.distributions as dist
+        >>> def mixture(x):
+        ...     with mx.plate("data", len(x)):
+        ...         z = mx.sample("z", dist.Bernoulli(0.5))
+        ...         mx.sample("x", dist.Normal(10.0 * z, 1.0), obs=x)
+        >>> mx.marginalize(mixture).pointwise({}, jnp.array([0.0, 11.0]))["x"].round(2)
+        Array([-1.61, -2.11], dtype=float32)
+        """
+        return self._ask(queries.pointwise, None, params, args, kwargs, batch_size)
+
+    def pairwise(
+        self,
+        first: str,
+        second: str,
+        params: Params,
+        *args: Any,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> Array:
+        """Exact joint probabilities of two discrete variables, given parameters and data.
+
+        Parameters
+        ----------
+        first, second : str
+            Names of two variables that are summed out.
+        params : mapping
+            Values by site name.
+        *args, **kwargs
+            The model's arguments.
+        batch_size : int, optional
+            How many draws of a batch are evaluated at once; as many as fit when nothing is said.
+
+        Returns
+        -------
+        array, shape (*plates, K_first, K_second)
+            The plates are those of either variable, leftmost dimension first.
+
+        Raises
+        ------
+        IntractableError
+            When the two live in different plates, so that every element of one meets every element
+            of the other.
+
+        Examples
+        --------
+        >>> import marginax as mx
+        >>> import marginax.distributions as dist
+        >>> def coins():
+        ...     a = mx.sample("a", dist.Bernoulli(0.5))
+        ...     mx.sample("b", dist.Bernoulli(0.5 * a))
+        >>> mx.marginalize(coins).pairwise("a", "b", {}).round(2)
+        Array([[0.5 , 0.  ],
+               [0.25, 0.25]], dtype=float32)
+        """
+        query = queries.Pairwise(first, second)
+        return self._possible(query, None, params, args, kwargs, batch_size)
+
+    def entropy(
+        self, params: Params, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> Array:
+        """Entropy of the joint posterior of all discrete variables, in nats.
+
+        Parameters
+        ----------
+        params : mapping
+            Values by site name.
+        *args, **kwargs
+            The model's arguments.
+        batch_size : int, optional
+            How many draws of a batch are evaluated at once; as many as fit when nothing is said.
+
+        Returns
+        -------
+        array, shape ()
+
+        Examples
+        --------
+        >>> import marginax as mx
+        >>> import marginax.distributions as dist
+        >>> def coin():
+        ...     mx.sample("z", dist.Bernoulli(0.5))
+        >>> round(float(mx.marginalize(coin).entropy({})), 4)  # log 2
+        0.6931
+        """
+        return self._possible(queries.entropy, None, params, args, kwargs, batch_size)
+
+    def beyond_cuts(
+        self, params: Params, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> dict[str, Array]:
+        """Estimated posterior probability beyond the ranges that sites state for infinite supports.
+
+        Parameters
+        ----------
+        params : mapping
+            Values by site name.
+        *args, **kwargs
+            The model's arguments.
+        batch_size : int, optional
+            How many draws of a batch are evaluated at once; as many as fit when nothing is said.
+
+        Returns
+        -------
+        dict of array, shape (*batch_shape)
+            For every variable whose support is cut. From the last two probabilities, as if the rest were a
+            geometric series; 1 where they do not fall.
+
+        Examples
+        --------
+        >>> import marginax as mx
+        >>> import marginax.distributions as dist
+        >>> def count():
+        ...     mx.sample("n", dist.Poisson(2.0), infer={"support": (0, 20)})
+        >>> bool(mx.marginalize(count).beyond_cuts({})["n"] < 1e-6)
+        True
+        """
+        return self._ask(queries.beyond_cuts, None, params, args, kwargs, batch_size)
 
     def explain(self, *args: Any, show: bool = True, **kwargs: Any) -> Explanation:
         """Print what is summed out, in which order, and what that costs. Computes nothing.
@@ -358,9 +428,7 @@ class Marginal:
                 for name, site in sites.items()
                 if site.is_free and site.support is None
             }
-            prepared = prepare(
-                partial(run_model, self.model, args, kwargs), sites, values, memory_limit=2**62
-            )
+            prepared = prepare_model(self.model, sites, values, args, kwargs, memory_limit=NO_LIMIT)
             made.append(explanation(prepared.graph, prepared.plan, sites, prepared.peak_bytes))
 
         jax.eval_shape(run, abstract)
@@ -371,154 +439,105 @@ class Marginal:
     def prepare(self, params: Params, args: Any, kwargs: Any) -> Prepared:
         """The factor graph, plan and values of one call; for building other queries on."""
         sites = collect_sites(self.model, *args, **kwargs)
-        values = check_params(sites, params)
-        return prepare(
-            partial(run_model, self.model, args, kwargs), sites, values, self.memory_limit
-        )
+        values, batch = check_params(sites, params)
+        if batch:
+            raise ModelError("prepare: params must be one set of values, not a batch of draws.")
+        return prepare_model(self.model, sites, values, args, kwargs, self.memory_limit)
 
-    def _query(self, query: Any, key: Any, params: Params, args: Any, kwargs: Any) -> Any:
+    def _ask(
+        self, query: Query, key: Any, params: Params, args: Any, kwargs: Any, batch_size: int | None
+    ) -> Any:
+        """Check the parameters and answer a query for each draw of their batch."""
         if not isinstance(params, Mapping):
             raise TypeError(
                 f"params must be a dictionary of values by site name, not {type(params).__name__}; "
                 "the model's own arguments come after it."
             )
-        if not is_concrete((key, dict(params), args, kwargs)):
-            return query(self, key, params, args, kwargs)
-        # Check the data and the parameters while they can be seen.
-        values = check_params(collect_sites(self.model, *args, **kwargs), params)
-        arrays = {name: jnp.asarray(value) for name, value in values.items()}
-        return call_compiled(query, self, key, arrays, args, kwargs)
-
-    def _refuse_impossible(self, total: Any, params: Params, args: Any, kwargs: Any) -> None:
-        if is_concrete(total) and not math.isfinite(total):
-            raise self._fault(params, args, kwargs)
-
-    def _fault(self, params: Params, args: Any, kwargs: Any) -> ModelError:
-        return diagnose(self.prepare(params, args, kwargs))
-
-
-def run_model(
-    model: Callable[..., Any], args: Any, kwargs: Any, values: dict[str, Any]
-) -> tuple[dict[str, LogDensity], dict[str, Any]]:
-    """Run a model with the given latent values; its log densities and deterministic values."""
-    fixed = handlers.substitute(model, data=values)
-    args, kwargs = as_jax_arrays((args, kwargs))
-    with isolated():
-        return split_trace(handlers.trace(fixed).get_trace(*args, **kwargs))
-
-
-def split_trace(
-    trace: Mapping[str, Message],
-) -> tuple[dict[str, LogDensity], dict[str, Any]]:
-    """The log densities and the deterministic values of a recorded run."""
-    densities = {n: log_density_of(m) for n, m in trace.items() if m["type"] == "sample"}
-    recorded = {n: m["value"] for n, m in trace.items() if m["type"] == "deterministic"}
-    return densities, recorded
-
-
-def check_params(sites: Mapping[str, Site], params: Params) -> dict[str, Any]:
-    """The entries of ``params`` that give a site its value, checked.
-
-    Raises
-    ------
-    ModelError
-        For an unknown or observed name, a missing or misshapen value, or one outside its support.
-    """
-    values: dict[str, Any] = {}
-    for name, value in params.items():
-        site = sites.get(name)
-        if site is None or site.kind == "plate":
-            known = ", ".join(repr(n) for n, s in sites.items() if s.is_free or s.kind == "param")
-            raise ModelError(
-                f"params names '{name}', which the model has no site for; it has {known}."
+        sites = collect_sites(self.model, *args, **kwargs)
+        values, batch = check_params(sites, params)
+        values = {name: jnp.asarray(value) for name, value in values.items()}
+        run = partial(self._answer, query, sites, args, kwargs, batch, batch_size)
+        if not is_concrete((key, values, args, kwargs)):
+            return run(key, values)
+        result = remembered_jit(run, key, values)(key, values)
+        if query is not queries.beyond_cuts and any(any(site.cut) for site in sites.values()):
+            check = partial(
+                self._answer, queries.beyond_cuts, sites, args, kwargs, batch, batch_size
             )
-        if site.kind == "deterministic":
-            continue
-        if site.is_observed:
-            raise ModelError(f"site '{name}': params gives it a value, but it is observed.")
-        value = as_numbers(name, value)
-        if jnp.iscomplexobj(value) and not jnp.issubdtype(site.dtype, jnp.complexfloating):
-            raise ModelError(
-                f"site '{name}': its value in params is complex, but the site is real."
-            )
-        if jnp.shape(value) != site.shape:
-            raise ModelError(
-                f"site '{name}': its value in params has shape {jnp.shape(value)}, but the site has "
-                f"shape {site.shape}. For a batch of draws use jax.vmap over params."
-            )
-        check_value(name, site.constraint, value, "its value in params")
-        values[name] = value
-    for name, site in sites.items():
-        if not site.is_free or name in values or site.support is not None:
-            continue
-        why = f" ({site.not_enumerated_because})" if site.not_enumerated_because else ""
-        raise ModelError(
-            f"site '{name}': it is a latent {site.distribution} that is not summed out{why}, so it needs a value "
-            f"of shape {site.shape} in params."
+            warn_of_cuts(remembered_jit(check, key, values)(key, values), sites)
+        return result
+
+    def _answer(
+        self,
+        query: Query,
+        sites: Mapping[str, Site],
+        args: Any,
+        kwargs: Any,
+        batch: tuple[int, ...],
+        batch_size: int | None,
+        key: Any,
+        values: dict[str, Array],
+    ) -> Any:
+        def one(key: Any, values: dict[str, Array]) -> Any:
+            prepared = prepare_model(self.model, sites, values, args, kwargs, self.memory_limit)
+            return query(prepared, key)
+
+        if not batch:
+            return one(key, values)
+        count = math.prod(batch)
+        flat = {n: v.reshape((count, *v.shape[len(batch) :])) for n, v in values.items()}
+        keys = None if key is None else jax.random.split(key, count)
+        if batch_size is None:
+            batch_size = self._as_many_as_fit(sites, flat, args, kwargs)
+        if count <= batch_size:
+            results = jax.vmap(one)(keys, flat)
+        else:
+            results = jax.lax.map(lambda draw: one(*draw), (keys, flat), batch_size=batch_size)
+        return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), results)
+
+    def _as_many_as_fit(
+        self, sites: Mapping[str, Site], flat: Mapping[str, Array], args: Any, kwargs: Any
+    ) -> int:
+        """How many draws may be evaluated at once."""
+        example = {name: jnp.zeros(value.shape[1:], value.dtype) for name, value in flat.items()}
+        prepared = prepare_model(self.model, sites, example, args, kwargs, self.memory_limit)
+        limit = default_memory_limit() if self.memory_limit is None else self.memory_limit
+        return max(limit // (SHARE_OF_A_BATCH * max(prepared.peak_bytes, 1)), 1)
+
+    def _possible(
+        self, query: Query, key: Any, params: Params, args: Any, kwargs: Any, batch_size: int | None
+    ) -> Any:
+        """The answer of a query that also returns the log total, refused where that is not finite."""
+        result, total = self._ask(query, key, params, args, kwargs, batch_size)
+        if is_concrete(total) and not np.isfinite(total).all():
+            raise self._fault(~np.isfinite(total), params, args, kwargs)
+        return result
+
+    def _fault(self, bad: Any, params: Params, args: Any, kwargs: Any) -> ModelError:
+        """What is wrong with the first draw that is bad."""
+        bad = np.asarray(bad)
+        if not bad.ndim:
+            return diagnose(self.prepare(params, args, kwargs))
+        sites = collect_sites(self.model, *args, **kwargs)
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        values, _ = check_params(sites, params)
+        one = {name: value[first] for name, value in values.items()}
+        cause = diagnose(self.prepare(one, args, kwargs))
+        where = ", ".join(map(str, first))
+        return ModelError(
+            f"in {int(bad.sum())} of {bad.size} draws, the first at [{where}]: {cause}"
         )
-    return values
 
 
-def _log_density(m: Marginal, key: Any, params: Params, args: Any, kwargs: Any) -> Array:
-    prepared = m.prepare(params, args, kwargs)
-    return prepared.log_total(SUM, prepared.evaluate())
-
-
-def _posterior(m: Marginal, key: Any, params: Params, args: Any, kwargs: Any) -> Any:
-    prepared = m.prepare(params, args, kwargs)
-    weights, total = prepared.weights(SUM)
-    variables = prepared.graph.variables
-    return {
-        name: weight.reshape((*_batch(variables[name]), weight.shape[-1]))
-        for name, weight in weights.items()
-    }, total
-
-
-def mode_query(m: Marginal, key: Any, params: Params, args: Any, kwargs: Any) -> Any:
-    return _chosen(m.prepare(params, args, kwargs), MAX)
-
-
-def draw_query(m: Marginal, key: Any, params: Params, args: Any, kwargs: Any) -> Any:
-    return _chosen(m.prepare(params, args, kwargs), sample_semiring(key))
-
-
-def _chosen(prepared: Prepared, semiring: Semiring) -> tuple[dict[str, Array], Array]:
-    """The values that one-hot weights point at."""
-    weights, total = prepared.weights(semiring)
-    values = {}
-    for name, weight in weights.items():
-        site = prepared.graph.variables[name]
-        support = jnp.asarray(site.support, site.dtype)
-        values[name] = support[jnp.argmax(weight, -1)].reshape(site.shape)
-    return values, total
-
-
-def _batch(site: Site) -> tuple[int, ...]:
-    return site.shape[: len(site.shape) - site.event_dim]
-
-
-def diagnose(prepared: Prepared) -> ModelError:
-    """Which site makes the density NaN or impossible, as an error to raise."""
-    evaluated = prepared.evaluate()
-    for factor in evaluated.factors:
-        array = np.asarray(factor.array)
-        variable_axes = tuple(range(len(factor.plates), array.ndim))
-        best = array.max(axis=variable_axes) if variable_axes else array
-        bad, what = np.isnan(best), "NaN"
-        if not bad.any():
-            bad, what = np.isneginf(best), "-inf: an impossible value"
-        if bad.any():
-            where = f" in {int(bad.sum())} of {bad.size} plate elements, the first at index " + (
-                ", ".join(str(i) for i in np.argwhere(bad)[0])
+def warn_of_cuts(beyond: Mapping[str, Any], sites: Mapping[str, Site]) -> None:
+    """Warn where probability beyond a stated range matters."""
+    for name, mass in beyond.items():
+        worst = float(np.max(mass)) if np.size(mass) else 0.0
+        support = sites[name].support
+        if worst > MATTERS and support is not None:
+            warnings.warn(
+                f"site '{name}': its range, infer={{'support': ({support.min()}, {support.max()})}}, cuts off "
+                f"about {worst:.2g} of its posterior probability in the worst place; widen it.",
+                TruncationWarning,
+                stacklevel=4,
             )
-            parents = prepared.graph.parents(factor.name)
-            given = ", ".join(f"'{p}'" for p in parents if p != factor.name) or "constants only"
-            return ModelError(
-                f"site '{factor.name}': its log density is {what}{where if bad.ndim else ''}. It "
-                f"depends on {given}; check those values and the data."
-            )
-    return ModelError(
-        "the log density is not finite although every site allows some value of its own: no joint "
-        "assignment of the discrete variables is possible with these parameters and data. Check the "
-        "zeros (-inf) in the tables that link them."
-    )

@@ -139,7 +139,7 @@ def brute_force(
                         f"site '{name}': it is scaled, and the oracle knows no scales; they "
                         "multiply after elimination, so the density is no sum of joint densities."
                     )
-                total = total + jnp.sum(msg["fn"].log_prob(msg["value"]))
+                total = total + jnp.sum(_log_prob(msg["fn"], jnp.asarray(msg["value"])))
                 if name in variables:
                     # A masked-out element is not a variable: count it once, not for each value.
                     total = total - _masked_out(msg["fn"]) * math.log(sizes[name])
@@ -151,13 +151,25 @@ def brute_force(
     return BruteForce(table, assignments, indices, sizes)
 
 
-def _masked_out(fn: Any) -> Array | int:
-    """How many of a distribution's elements a mask switches off."""
+def _log_prob(fn: Any, value: Array) -> Array:
+    """NumPyro's own log density; -inf outside of the support, where its formula means nothing."""
+    if value.size == 0:  # a factor, which has no value
+        return fn.log_prob(value)
+    return jnp.where(fn.support(value) | ~_kept(fn), fn.log_prob(value), -jnp.inf)
+
+
+def _kept(fn: Any) -> Array:
+    """Which of a distribution's elements no mask switches off."""
     kept = jnp.asarray(True)
     for layer in layers(fn):
         if isinstance(layer, MaskedDistribution):
             kept = kept & layer._mask
-    return jnp.sum(~jnp.broadcast_to(kept, fn.batch_shape))
+    return jnp.broadcast_to(kept, fn.batch_shape)
+
+
+def _masked_out(fn: Any) -> Array:
+    """How many of a distribution's elements a mask switches off."""
+    return jnp.sum(~_kept(fn))
 
 
 def _all_assignments(

@@ -71,29 +71,45 @@ def contract(
     ScaleError
         When a variable stands in a scale that one of its factors stands outside of.
     """
+    slots = fill_slots(plan, factors, semiring, plate_sizes, plate_scales, variable_scales)
+    total = jnp.zeros(())
+    kept = []
+    for slot in plan.results:
+        factor = slots[slot]
+        if factor.variables:
+            kept.append(factor)
+        else:
+            total = total + factor.with_scales_applied().array
+    return Contracted(total, tuple(kept))
+
+
+def fill_slots(
+    plan: Plan,
+    factors: Sequence[Factor],
+    semiring: Semiring,
+    plate_sizes: Mapping[str, int],
+    plate_scales: Mapping[str, float] | None = None,
+    variable_scales: Mapping[str, tuple[Scale, ...]] | None = None,
+) -> dict[int, Factor]:
+    """Run a plan and return every slot: the factors, and what each step makes of those before it.
+
+    Its arguments, and what it raises, are those of `contract`.
+    """
     plate_scales = plate_scales or {}
     variable_scales = variable_scales or {}
     slots: dict[int, Factor] = dict(enumerate(factors))
     for number, step in enumerate(plan.steps):
         if isinstance(step, Eliminate):
             scales = variable_scales.get(step.variable, ())
-            inputs = [_leave(slots.pop(i), scales, step.variable) for i in step.inputs]
+            inputs = [_leave(slots[i], scales, step.variable) for i in step.inputs]
             arrays = [factor.aligned(step.plates, step.variables) for factor in inputs]
             axis = len(step.plates) + step.variables.index(step.variable)
             rest = tuple(v for v in step.variables if v != step.variable)
             array = semiring.reduce(reduce(add, arrays), axis, number)
             slots[step.output] = Factor(f"f{step.output}", step.plates, rest, array, scales)
         else:
-            slots[step.output] = _multiply(slots.pop(step.input), step, plate_sizes, plate_scales)
-    total = jnp.zeros(())
-    kept = []
-    for slot in plan.results:
-        factor = slots.pop(slot)
-        if factor.variables:
-            kept.append(factor)
-        else:
-            total = total + factor.with_scales_applied().array
-    return Contracted(total, tuple(kept))
+            slots[step.output] = _multiply(slots[step.input], step, plate_sizes, plate_scales)
+    return slots
 
 
 def _leave(factor: Factor, scales: tuple[Scale, ...], variable: str) -> Factor:

@@ -19,7 +19,12 @@ eliminated later, and the derivative multiplies the conditionals along the path,
 how a backward pass reads marginals, the mode or a draw from a forward one (for the sum: Darwiche,
 2003, "A Differential Approach to Inference in Bayesian Networks").
 
-The rule is written for forward-mode (`jax.custom_jvp`) because it is linear in ``dx`` and so serves
+One more rule has the weights of the sum and adds the entropy of those weights to the derivative,
+``sum_k weight_k (dx_k - log weight_k)``. Along the plan, then, conditional entropies add up, weighted
+by what is upstream, to the entropy of the joint posterior: its chain rule. That needs no large
+numbers to cancel, as the difference of log Z and an expected log density would.
+
+The rules are written for forward-mode (`jax.custom_jvp`) because those of the table are linear in ``dx`` and so serve
 reverse mode too, and because an expectation is a forward derivative (see `infer.elbo`). A weight of
 zero beats any derivative, also an infinite one: impossible values (-inf) contribute nothing.
 """
@@ -63,6 +68,21 @@ def _reduction(
     return reduce
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _reduce_entropy(x: Array, axis: int) -> Array:
+    return logsumexp(x, axis)
+
+
+@_reduce_entropy.defjvp
+def _(axis: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (x,), (change,) = primals, tangents
+    total = _reduce_sum(x, None, axis)  # so that the entropy has a derivative of its own
+    weight = _softmax(x, total, axis, None)
+    some = weight > 0
+    log_weight = jnp.where(some, x, 0) - jnp.where(some, jnp.expand_dims(total, axis), 0)
+    return total, jnp.sum(weight * (jnp.where(some, change, 0) - log_weight), axis)
+
+
 def _max(x: Array, axis: int) -> Array:
     return jnp.max(x, axis)
 
@@ -95,6 +115,9 @@ SUM = Semiring("sum", lambda x, axis, step: _reduce_sum(x, None, axis))
 
 MAX = Semiring("max", lambda x, axis, step: _reduce_max(x, None, axis))
 """Maximise over the variable: the joint mode."""
+
+ENTROPY = Semiring("entropy", lambda x, axis, step: _reduce_entropy(x, axis))
+"""Sum over the variable; the forward derivative along zeros is the entropy of the posterior."""
 
 
 def sample_semiring(key: Any) -> Semiring:

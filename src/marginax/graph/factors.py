@@ -10,7 +10,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro.distributions import constraints
 
 from marginax.elimination.factor import Factor, Scale
 from marginax.elimination.plan import Term
@@ -24,8 +23,8 @@ from marginax.graph.capture import (
 )
 from marginax.graph.distribution_layers import is_masked
 from marginax.graph.evaluate import materialise
+from marginax.graph.log_prob import log_prob
 from marginax.graph.sites import Site
-from marginax.graph.validate import numpyro_checks
 from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.stack import Message
@@ -48,27 +47,12 @@ class LogDensity:
 def log_density_of(msg: Message) -> LogDensity:
     """The log density of a sample site that has run."""
     return LogDensity(
-        _log_prob(msg),
+        log_prob(msg),
         tuple(sorted(msg["cond_indep_stack"], key=lambda frame: frame.dim)),
         tuple(msg["scale_handlers"]),
         is_masked(msg["fn"]),
         msg["fn"].is_discrete,
     )
-
-
-def _log_prob(msg: Message) -> Any:
-    """The log density of a value, without NumPyro's test whether it is a real number.
-
-    NumPyro compares every value with the support, to give -inf outside. Where the support is all
-    real numbers the formula itself says that, and the comparison would cost half as much again.
-    """
-    fn, value, intermediates = msg["fn"], msg["value"], msg["intermediates"]
-    support = fn.support
-    while isinstance(support, type(constraints.independent(constraints.real, 1))):
-        support = support.base_constraint
-    bounded = support is not constraints.real and support is not constraints.real_vector
-    with numpyro_checks(bounded):
-        return fn.log_prob(value, intermediates) if intermediates else fn.log_prob(value)
 
 
 @dataclass(frozen=True)
@@ -162,6 +146,12 @@ class FactorGraph:
             if key[0] == "value"
         }
         return Evaluated(factors, variable_scales, values_out)
+
+    def elementwise(self, factor: str, values: Mapping[str, Any]) -> Array:
+        """The log density of a site that depends on no variable, an element of its batch each."""
+        value = evaluate_outputs(self.captured, self.latents, values)["log_density", factor]
+        shape = self.captured.output_shapes["log_density", factor]
+        return jnp.asarray(materialise(value, shape, value.constant).array)
 
     def _scale(self, key: Hashable, outputs: Mapping[Key, Any], factor: str, ndim: int) -> Scale:
         if key in self.scale_constants:

@@ -46,6 +46,7 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "ne": np.not_equal,
     "not": np.invert,
     "or": np.bitwise_or,
+    "rem": np.fmod,  # with the sign of the first, as in JAX
     "sub": np.subtract,
     "select_n": lambda which, *cases: np.choose(np.asarray(which, int), cases),
 }
@@ -60,7 +61,7 @@ def fold_elementwise(
     if primitive == "convert_element_type":
         dtype = np.dtype(params["new_dtype"])
         return operands[0].astype(dtype) if dtype.kind in "iub" else None
-    if primitive not in _ELEMENTWISE:
+    if primitive not in _ELEMENTWISE or (primitive == "rem" and not np.all(operands[1])):
         return None
     return np.asarray(_ELEMENTWISE[primitive](*operands))
 

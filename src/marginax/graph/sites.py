@@ -2,7 +2,9 @@
 
 The run is `jax.eval_shape`: shapes and types flow through the model, no arithmetic happens. A site
 that nobody gave a value to (it is not observed, substituted, replayed or conditioned) is *free*;
-free sites are what marginalisation sums out, or asks a value for.
+free sites are what marginalisation sums out, or asks a value for. One exception: a latent `Delta`
+is a *point mass*, which leaves nothing open. Integrating over it is putting in its value, so it is run
+as it stands, whatever its value depends on.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from numpyro.distributions import Independent
 
 from marginax.graph.blame import NEEDS_A_NUMBER, blame
-from marginax.graph.distribution_layers import distribution_name, is_masked, layers, unwrapped
+from marginax.graph.distribution_layers import distribution_name, is_masked
+from marginax.graph.supports import find_support
 from marginax.graph.validate import (
     check_observed,
     check_parameters,
@@ -29,7 +31,7 @@ from marginax.graph.validate import (
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame
-from marginax.language.stack import Message, isolated
+from marginax.language.stack import Message, is_point_mass, isolated
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,16 @@ class Site:
     event_dim: int = 0
     is_observed: bool = False
     is_free: bool = False
+    is_point_mass: bool = False
+    """Whether it is latent but has one possible value, which follows from what it depends on."""
+    is_auxiliary: bool = False
+    """Whether it is a `factor`, which observes nothing."""
     is_discrete: bool = False
     is_masked: bool = False
     support: np.ndarray | None = None
     """The values to sum over, shape ``(K, *event_shape)``; None where it is not summed out."""
+    cut: tuple[bool, bool] = (False, False)
+    """Whether the distribution allows values below the smallest, or above the largest of these."""
     not_enumerated_because: str = ""
     """Why a free discrete site is not summed out."""
     value: Any = None
@@ -66,12 +74,14 @@ class _Draft(handlers.seed):
     def __init__(self, fn: Callable[..., Any], key: Any) -> None:
         super().__init__(fn, rng_seed=key)
         self.free: set[str] = set()
+        self.point_masses: set[str] = set()
 
     def process_message(self, msg: Message) -> None:
         if msg["type"] == "sample":
             check_parameters(msg)
             if msg["value"] is None:
-                self.free.add(msg["name"])
+                kind = self.point_masses if is_point_mass(msg["fn"]) else self.free
+                kind.add(msg["name"])
         super().process_message(msg)
 
 
@@ -111,7 +121,7 @@ def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[
     def run(key: Any) -> None:
         draft = _Draft(model, key)
         for name, msg in handlers.trace(draft).get_trace(*args, **kwargs).items():
-            sites[name] = _record(msg, name in draft.free)
+            sites[name] = _record(msg, name in draft.free, name in draft.point_masses)
 
     with isolated(), numpyro_checks(False):  # they name no site; those of this package do
         try:
@@ -147,7 +157,7 @@ def _blamed(
     return blame(run, examples, lambda name: trace[name]["fn"].has_enumerate_support, error)
 
 
-def _record(msg: Message, is_free: bool) -> Site:
+def _record(msg: Message, is_free: bool, is_point: bool) -> Site:
     value = msg["value"]
     common: dict[str, Any] = {
         "name": msg["name"],
@@ -162,8 +172,9 @@ def _record(msg: Message, is_free: bool) -> Site:
         return Site(**common, constraint=constraint, value=fixed)
     fn = msg["fn"]
     check_observed(msg)
+    is_fixed_latent = not (is_free or is_point or msg["is_observed"])
     discrete = is_free and fn.is_discrete
-    support, reason = _support(msg) if discrete else (None, "")
+    support, reason = find_support(msg) if discrete else (None, "")
     if support is not None:
         _check_batch_is_plates(msg, common["shape"], common["plates"])
     return Site(
@@ -172,40 +183,17 @@ def _record(msg: Message, is_free: bool) -> Site:
         batch_shape=tuple(fn.batch_shape),
         event_dim=fn.event_dim,
         is_observed=msg["is_observed"],
+        is_auxiliary=bool(msg["infer"].get("is_auxiliary")),
         is_free=is_free,
+        is_point_mass=is_point,
         is_discrete=fn.is_discrete,
         is_masked=is_masked(fn),
-        support=support,
+        support=None if support is None else support.values,
+        cut=(False, False) if support is None else (support.cut_below, support.cut_above),
         not_enumerated_because=reason,
-        value=value if not is_free and not msg["is_observed"] and is_concrete(value) else None,
+        value=value if is_fixed_latent and is_concrete(value) else None,
         constraint=fn.support if is_fixed(fn.support) else None,
     )
-
-
-def _support(msg: Message) -> tuple[np.ndarray | None, str]:
-    name, fn = msg["name"], msg["fn"]
-    kind = distribution_name(fn)
-    if "enumerate" in msg["infer"] and msg["infer"]["enumerate"] is None:
-        return None, "its site says infer={'enumerate': None}"
-    if not fn.has_enumerate_support:
-        return None, f"{kind} has no finite support"
-    if any(isinstance(layer, Independent) for layer in layers(fn)):
-        return None, f"{kind} with event dimensions made by .to_event() cannot be enumerated"
-    try:
-        with jax.ensure_compile_time_eval():
-            values = np.asarray(unwrapped(fn).enumerate_support(expand=False))
-    except NotImplementedError as error:
-        return None, f"{kind} cannot be enumerated: {error}"
-    except (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError):
-        return None, f"the support of {kind} depends on a value that is not known while tracing"
-    count, event = len(values), tuple(fn.event_shape)
-    values = values.reshape((count, *event))
-    if count == 0:
-        raise ModelError(
-            f"site '{name}': {kind} has an empty support (no categories); is the number of "
-            "components zero?"
-        )
-    return values, ""
 
 
 def _check_batch_is_plates(

@@ -8,10 +8,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+import marginax.queries as queries
 from marginax.graph.sites import as_jax_arrays
 from marginax.graph.validate import is_concrete
 from marginax.language import handlers
-from marginax.marginal import marginalize, mode_query
+from marginax.marginal import marginalize
 
 
 def log_density(
@@ -51,7 +52,7 @@ def log_density(
     marginal = marginalize(model)
     value = marginal.log_density(params, *model_args, **model_kwargs)
     if is_concrete(value) and value == -jnp.inf:  # there is no mode; any values serve
-        discrete, _ = mode_query(marginal, None, params, model_args, model_kwargs)
+        discrete, _ = queries.mode(marginal.prepare(params, model_args, model_kwargs))
     else:
         discrete = marginal.mode(params, *model_args, **model_kwargs)
     fixed = handlers.substitute(model, data=dict(params) | discrete)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from marginax.graph.sites import as_jax_arrays, collect_sites
-from marginax.graph.validate import is_concrete
+from marginax.graph.sites import Site, as_jax_arrays, collect_sites
+from marginax.graph.validate import is_concrete, numpyro_checks
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.primitives import prng_key
 from marginax.language.stack import Message, Messenger, isolated
-from marginax.marginal import Marginal, diagnose, draw_query, mode_query
-from marginax.static_jit import call_compiled
+from marginax.marginal import Marginal
 
 
 def infer_discrete(
@@ -83,8 +82,8 @@ def infer_discrete(
                     "run it under handlers.seed."
                 )
         args, kwargs = as_jax_arrays((args, kwargs))
-        values = _values(model, temperature, key, args, kwargs)
-        with handlers.substitute(data=values):
+        values, unchanged = _values(model, temperature, key, args, kwargs)
+        with handlers.substitute(data=values), unchanged, numpyro_checks(False):
             return model(*args, **kwargs)
 
     return inferred
@@ -92,9 +91,9 @@ def infer_discrete(
 
 def _values(
     model: Callable[..., Any], temperature: int, key: Any, args: Any, kwargs: Any
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], _Unchanged]:
     """Values of all discrete latent sites, and of the continuous ones that nothing had fixed."""
-    known = _Known(model)
+    known = _Observed(model)
     sites = collect_sites(known, *args, **kwargs)
     loose = [n for n, s in sites.items() if s.is_free and s.support is None]
     if loose and key is None:
@@ -109,44 +108,47 @@ def _values(
     if loose:
         key, prior_key = jax.random.split(key)
         fixed |= _draw_from_prior(model, loose, prior_key, args, kwargs)
-    query = _mode if temperature == 0 else _draw
     marginal = Marginal(model)
-    # A value fixed inside that is no number now is being traced: then so is everything here.
-    traced = any(
-        s.kind == "sample" and s.value is None and not s.is_free and not s.is_observed
-        for s in sites.values()
-    )
-    if not traced and is_concrete((key, fixed, args, kwargs)):
-        arrays = {n: jnp.asarray(v) for n, v in fixed.items()}
-        chosen, total = call_compiled(query, marginal, key, (arrays, known.numbers), args, kwargs)
-        if not jnp.isfinite(total):
-            raise diagnose(marginal.prepare(fixed, args, kwargs))
-    else:
-        chosen, _ = query(marginal, key, (fixed, {}), args, kwargs)
-    return chosen | {name: fixed[name] for name in loose}
+    ask = marginal.mode if temperature == 0 else functools.partial(marginal.draw, key)
+    chosen = ask(fixed, *args, **kwargs)
+    drawn = chosen | {name: fixed[name] for name in loose}
+    return drawn, _Unchanged(sites, known.values | fixed | chosen)
 
 
-class _Known(Messenger):
-    """Remember which plates and observed sites the handlers inside give numbers to."""
+class _Observed(Messenger):
+    """Remember the observed values."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         super().__init__(fn)
-        self.numbers: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
 
     def postprocess_message(self, msg: Message) -> None:
-        is_data = msg["type"] == "plate" or (msg["type"] == "sample" and msg["is_observed"])
-        if is_data and is_concrete(msg["value"]):
-            self.numbers[msg["name"]] = jnp.asarray(msg["value"])
+        if msg["type"] == "sample" and msg["is_observed"]:
+            self.values[msg["name"]] = msg["value"]
 
 
-def _mode(m: Marginal, key: Any, values: Any, args: Any, kwargs: Any) -> Any:
-    fixed, known = values
-    return mode_query(Marginal(handlers.substitute(m.model, data=known)), key, fixed, args, kwargs)
+class _Unchanged(Messenger):
+    """Refuse values other than those that the posterior was computed for."""
 
+    def __init__(self, sites: Mapping[str, Site], values: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.sites = sites
+        self.values = values
 
-def _draw(m: Marginal, key: Any, values: Any, args: Any, kwargs: Any) -> Any:
-    fixed, known = values
-    return draw_query(Marginal(handlers.substitute(m.model, data=known)), key, fixed, args, kwargs)
+    def postprocess_message(self, msg: Message) -> None:
+        site = self.sites.get(msg["name"]) if msg["type"] == "sample" else None
+        if site is None:
+            return
+        before, now = self.values.get(site.name), msg["value"]
+        both = before is not None and is_concrete((before, now))
+        if msg["is_observed"] != site.is_observed or (
+            both and not np.array_equal(before, now, equal_nan=True)
+        ):
+            raise ModelError(
+                f"site '{site.name}': a handler around infer_discrete gives it another value than the one "
+                "that its posterior was computed for. Put that handler inside: "
+                "infer_discrete(handlers.condition(model, ...), ...)."
+            )
 
 
 def _draw_from_prior(

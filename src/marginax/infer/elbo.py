@@ -35,6 +35,7 @@ from marginax.elimination.plan import Term, make_plan
 from marginax.elimination.semiring import SUM
 from marginax.graph.factors import FactorGraph, LogDensity, factor_graph, log_density_of
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites
+from marginax.graph.validate import numpyro_checks
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.stack import isolated
@@ -129,7 +130,7 @@ def _elbo(
     latents = in_guide | in_model
 
     def program(values: dict[str, Any]) -> tuple[dict[str, LogDensity], dict[str, Any]]:
-        with isolated():
+        with isolated(), numpyro_checks(False):  # `collect_sites` has checked
             guide_run = handlers.substitute(guide, data=_only(values, in_guide))
             guide_trace = handlers.trace(guide_run).get_trace(*args, **kwargs)
             model_run = handlers.substitute(model, data=_only(values, in_model))
@@ -221,7 +222,7 @@ def discrete_sites(
                 "Leave it out of the guide, so that the model sums it out, or give it a finite support."
             )
     for name, site in model_sites.items():
-        if name in guide_sites:
+        if name in guide_sites or site.is_point_mass:
             continue
         if site.support is None:
             why = site.not_enumerated_because or f"{site.distribution} is continuous"
@@ -271,4 +272,4 @@ def _check_pair(site: Site, other: Site | None) -> None:
 
 
 def _latent(sites: Mapping[str, Site]) -> dict[str, Site]:
-    return {n: s for n, s in sites.items() if s.is_free}
+    return {n: s for n, s in sites.items() if s.is_free or s.is_point_mass}

@@ -20,7 +20,7 @@ from marginax.graph.validate import check_value
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.primitives import as_numbers
-from marginax.language.stack import Message, isolated
+from marginax.language.stack import Message, is_point_mass, isolated
 
 InitStrategy = Callable[[Message], Any]
 
@@ -181,7 +181,9 @@ def initial_values(
     chosen: dict[str, Any] = {}
 
     def choose(site: Message) -> Any:
-        if site["type"] != "sample" or site["value"] is not None or site["fn"].is_discrete:
+        if site["type"] != "sample" or site["value"] is not None:
+            return None
+        if site["fn"].is_discrete or is_point_mass(site["fn"]):
             return None
         name = site["name"]
         for frame in site["cond_indep_stack"]:

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from marginax.compiled import remembered_jit
 from marginax.graph.sites import as_jax_arrays
-from marginax.infer.hoist import hoisted_jit
 from marginax.infer.nuts import NUTS
 from marginax.infer.progress import progress
 from marginax.infer.summary import print_table, summary_table
@@ -143,7 +143,7 @@ class MCMC:
         position = self._start(target, log_density, init_key, init_params, args, kwargs)
         with progress("MCMC", self.num_warmup + self.num_samples, self.progress_bar) as bar:
             bar.advance(0, "compiling the warm-up")
-            warm_up = hoisted_jit(
+            warm_up = remembered_jit(
                 jax.vmap(lambda key, x: self.sampler.warm_up(log_density, key, x, self.num_warmup)),
                 jax.random.split(warmup_key, self.num_chains),
                 position,
@@ -152,7 +152,7 @@ class MCMC:
             state, tuning = jax.block_until_ready(warm_up(keys, position))
             bar.advance(self.num_warmup, "compiling the draws")
             positions, fields, state = self._draw(log_density, state, tuning, sample_key, bar)
-        draws = hoisted_jit(jax.vmap(jax.vmap(target.constrain)), positions)(positions)
+        draws = remembered_jit(jax.vmap(jax.vmap(target.constrain)), positions)(positions)
         self._draws, self._fields, self.last_state = draws, fields, state
         self._latent = tuple(target.sites)
         self._report_divergences()
@@ -175,7 +175,7 @@ class MCMC:
 
         if given is not None:
             position = self._given_position(target, given)
-            usable_now = hoisted_jit(jax.vmap(usable), position)(position)
+            usable_now = remembered_jit(jax.vmap(usable), position)(position)
             if not usable_now.all():
                 chain = int(jnp.argmin(usable_now))
                 raise target.fault(jax.tree.map(lambda leaf: leaf[chain], position))
@@ -187,7 +187,7 @@ class MCMC:
             return position, usable(position)
 
         keys = jax.random.split(key, self.num_chains)
-        compiled = hoisted_jit(jax.vmap(attempt), keys)
+        compiled = remembered_jit(jax.vmap(attempt), keys)
         position, found = compiled(keys)
         for number in range(1, ATTEMPTS):
             if found.all():
@@ -268,7 +268,7 @@ class MCMC:
             {name: blank(leaf) for name, leaf in state.position.items()},
             {name: blank(leaf) for name, leaf in info.items()},
         )
-        compiled = hoisted_jit(stretch, carry, tuning, 0, 1)
+        compiled = remembered_jit(stretch, carry, tuning, 0, 1)
         total = kept * self.thinning
         for start, stop in bar.stretches(self.num_warmup, self.num_warmup + total):
             carry = compiled(carry, tuning, start - self.num_warmup, stop - self.num_warmup)

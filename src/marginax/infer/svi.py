@@ -21,9 +21,9 @@ from jax import Array
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
+from marginax.compiled import remembered_jit
 from marginax.graph.sites import as_jax_arrays, collect_sites
 from marginax.graph.validate import check_value, is_concrete
-from marginax.infer.hoist import hoisted_jit
 from marginax.infer.progress import progress
 from marginax.language import handlers
 from marginax.language.errors import ModelError
@@ -328,7 +328,7 @@ class SVI:
         return states
 
     def _losses_of(self, states: SVIState, args: Any, kwargs: Any) -> Array:
-        return hoisted_jit(jax.vmap(lambda s: self.evaluate(s, *args, **kwargs)), states)(states)
+        return remembered_jit(jax.vmap(lambda s: self.evaluate(s, *args, **kwargs)), states)(states)
 
     def _train(
         self,
@@ -366,7 +366,7 @@ class SVI:
         count = states.rng_key.shape[0]
         blank = jnp.full((count, num_steps), jnp.nan, _float())
         carry = (states, blank, dict.fromkeys(self._constraints, blank))
-        compiled = hoisted_jit(stretch, carry, 0, num_steps)
+        compiled = remembered_jit(stretch, carry, 0, num_steps)
         with progress("SVI", num_steps, show) as bar:
             for start, stop in bar.stretches():
                 carry = compiled(carry, start, stop)

@@ -16,15 +16,16 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions.transforms import biject_to
 
-from marginax.elimination.semiring import SUM
+from marginax.compiled import hoisted_jit
 from marginax.graph.factors import LogDensity
 from marginax.graph.sites import Site, collect_sites
-from marginax.infer.hoist import hoisted_jit
+from marginax.graph.validate import numpyro_checks
 from marginax.infer.initialization import InitStrategy, initial_values, site_shape
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.stack import Message, isolated
-from marginax.marginal import Prepared, diagnose, prepare, split_trace
+from marginax.prepared import Prepared, diagnose, prepare, split_trace
+from marginax.queries import log_density
 
 JACOBIAN = " (Jacobian)"
 
@@ -42,7 +43,7 @@ class Target:
 
     def log_density(self, position: Mapping[str, Any]) -> Array:
         """Log density of an unconstrained position, Jacobians included, shape ()."""
-        return self.prepared.log_total(SUM, self.prepared.graph.evaluate(position))
+        return log_density(replace(self.prepared, values=position))
 
     def compiled_log_density(self) -> Callable[[Mapping[str, Any]], Array]:
         """The same as a function that is traced once, however often a sampler's program calls it."""
@@ -122,7 +123,7 @@ def make_target(
             jacobians[name + JACOBIAN] = LogDensity(jnp.sum(jacobian))
             return constrained[name]
 
-        with isolated():
+        with isolated(), numpyro_checks(False):  # `collect_sites` has checked
             trace = handlers.trace(handlers.substitute(model, substitute_fn=place)).get_trace(
                 *args, **kwargs
             )

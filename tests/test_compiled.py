@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marginax.infer.hoist import hoisted_jit
+from marginax.compiled import hoisted_jit
 
 DATA = jnp.arange(1000.0)
 

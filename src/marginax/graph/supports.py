@@ -1,0 +1,219 @@
+"""The values that a discrete latent variable is summed over.
+
+Three sources, in this order:
+
+1. what the site says, ``infer={"support": (low, high)}``: the whole numbers from low to high;
+2. what the distribution says of itself (NumPyro's ``enumerate_support``);
+3. the bounds of its support, where they are numbers now.
+
+A variable has *one* list of values for all elements of its plates. Where the elements' own supports
+differ (a `Binomial` with an array of counts) the list is their envelope, and values that an element
+cannot have are impossible there (see `log_prob.py`). A vector of independent components
+(`.to_event`) has every combination of their values. Where a site's range cuts an infinite support,
+that is remembered, so that the mass beyond the cut can be estimated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import constraints
+
+from marginax.graph.distribution_layers import distribution_name, unwrapped
+from marginax.graph.validate import is_concrete
+from marginax.language.errors import ModelError
+from marginax.language.stack import Message
+
+LARGEST_PRODUCT = 4096
+"""Combinations of the components of one vector; more of them belong into a plate."""
+
+NOT_KNOWN = (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError)
+
+
+@dataclass(frozen=True)
+class Support:
+    """The values to sum over."""
+
+    values: np.ndarray
+    """Shape ``(K, *event_shape)``."""
+    cut_below: bool = False
+    """Whether the distribution allows values below the smallest one here."""
+    cut_above: bool = False
+    """Whether it allows values above the largest one here."""
+
+
+def find_support(msg: Message) -> tuple[Support | None, str]:
+    """The values that a latent discrete site is summed over, or why there are none.
+
+    Parameters
+    ----------
+    msg : dict
+        The site's message.
+
+    Returns
+    -------
+    Support or None, str
+        None with the reason why the site is not summed out.
+
+    Raises
+    ------
+    ModelError
+        For a support without values, or a range that the site states wrongly.
+    """
+    name, fn, infer = msg["name"], msg["fn"], msg["infer"]
+    kind = distribution_name(fn)
+    if "enumerate" in infer and infer["enumerate"] is None:
+        return None, "its site says infer={'enumerate': None}"
+    stated = _stated_range(name, infer.get("support"))
+    base = unwrapped(fn)
+    components = tuple(fn.event_shape[: fn.event_dim - base.event_dim])
+    found, reason = _of_component(name, base, kind, stated)
+    if found is None:
+        return None, reason
+    if len(found.values) == 0:
+        raise ModelError(
+            f"site '{name}': {kind} has an empty support (no categories); is the number of "
+            "components zero?"
+        )
+    if not components:
+        return found, ""
+    count = math.prod(components)
+    if count * math.log(len(found.values)) > math.log(LARGEST_PRODUCT) + 1e-9:
+        return None, (
+            f"its {count} components have {len(found.values)}**{count} values together, more than "
+            f"{LARGEST_PRODUCT:,}; write a plate around it instead of .to_event()"
+        )
+    combinations = itertools.product(found.values, repeat=count)
+    values = np.array(list(combinations)).reshape((-1, *components, *found.values.shape[1:]))
+    return Support(values, found.cut_below, found.cut_above), ""
+
+
+def _stated_range(name: str, stated: Any) -> tuple[int, int] | None:
+    if stated is None:
+        return None
+    advice = (
+        f"site '{name}': infer={{'support': ...}} must be (low, high), the smallest and the largest "
+        f"whole number to sum over, known when the model is traced, not {stated!r}."
+    )
+    try:
+        low, high = (operator.index(bound) for bound in stated)
+    except (TypeError, ValueError):
+        raise ModelError(advice) from None
+    if low > high:
+        raise ModelError(advice)
+    return low, high
+
+
+def _of_component(
+    name: str, base: Any, kind: str, stated: tuple[int, int] | None
+) -> tuple[Support | None, str]:
+    low, high = bounds(base.support)
+    if stated is not None:
+        if base.event_dim > 0 or not _is_integer(base.support):
+            raise ModelError(
+                f"site '{name}': infer={{'support': ...}} is a range of whole numbers, which {kind} "
+                "does not have; leave it out."
+            )
+        if (low is not None and stated[1] < low) or (high is not None and stated[0] > high):
+            raise ModelError(
+                f"site '{name}': infer={{'support': {stated}}} has no value that {kind} can take, "
+                f"which is from {low} to {high}."
+            )
+        first = stated[0] if low is None else max(low, stated[0])
+        last = stated[1] if high is None else min(high, stated[1])
+        # A bound that is not known now may lie outside of the range.
+        cut_below = low is None or first > low
+        return Support(np.arange(first, last + 1), cut_below, high is None or last < high), ""
+    if base.has_enumerate_support:
+        try:
+            with jax.ensure_compile_time_eval():
+                values = np.asarray(base.enumerate_support(expand=False))
+            return Support(values.reshape((len(values), *base.event_shape))), ""
+        except (NotImplementedError, *NOT_KNOWN):
+            pass  # it cannot say; its bounds may
+    if low is not None and high is not None:
+        return Support(np.arange(low, high + 1)), ""
+    if _is_bounded(base.support):
+        return None, (
+            f"the support of {kind} depends on a value that is not known while tracing. Pass that value "
+            "as a number from outside of jax.jit (close over it), or state a range that holds it, "
+            "infer={'support': (0, 50)}"
+        )
+    if _is_integer(base.support):
+        return None, (
+            f"{kind} has infinitely many values. State a range that holds nearly all of them, "
+            "infer={'support': (0, 100)}"
+        )
+    return None, f"{kind} has no finite support"
+
+
+def bounds(constraint: Any) -> tuple[int | None, int | None]:
+    """The smallest and the largest whole number of a constraint, over all elements.
+
+    None where there is no bound, or where it is not known now.
+    """
+    if constraint is constraints.boolean:
+        return 0, 1
+    if not _is_integer(constraint):
+        return None, None
+    found: list[int | None] = []
+    for attribute, extreme in (("lower_bound", np.min), ("upper_bound", np.max)):
+        bound = getattr(constraint, attribute, None)
+        known = bound is not None and is_concrete(bound) and np.size(bound) > 0
+        found.append(int(extreme(np.asarray(bound))) if known else None)
+    return found[0], found[1]
+
+
+def _is_integer(constraint: Any) -> bool:
+    return isinstance(
+        constraint,
+        type(constraints.integer_interval(0, 1)) | type(constraints.integer_greater_than(0)),
+    )
+
+
+def _is_bounded(constraint: Any) -> bool:
+    return isinstance(constraint, type(constraints.integer_interval(0, 1)))
+
+
+def beyond_the_cut(values: np.ndarray, cut: tuple[bool, bool], weights: Any) -> Any:
+    """An estimate of the probability that lies beyond where a support is cut.
+
+    Towards a cut, probabilities are taken to go on falling by the ratio of the last two, as a
+    geometric series (those of a Poisson fall faster, so this is too large rather than too small).
+
+    Parameters
+    ----------
+    values : array, shape (K, *event_shape)
+        The values that are summed over.
+    cut : (bool, bool)
+        Whether there are more of them below, and above.
+    weights : array, shape (*batch, K)
+        Their posterior probabilities.
+
+    Returns
+    -------
+    array, shape (*batch)
+        1 where probabilities do not fall towards the cut at all.
+    """
+    cut_below, cut_above = cut
+    values = values.reshape(len(values), -1)
+    total = jnp.zeros(weights.shape[:-1], weights.dtype)
+    for is_cut, distance in (
+        (cut_above, (values.max() - values).min(axis=1)),
+        (cut_below, (values - values.min()).min(axis=1)),
+    ):
+        if not is_cut:
+            continue
+        last = jnp.sum(jnp.where(distance == 0, weights, 0), -1)
+        before = jnp.sum(jnp.where(distance == 1, weights, 0), -1)
+        falls = last < before
+        ratio = jnp.where(falls, last, 0) / jnp.where(falls, before, 1)
+        total = total + jnp.where(falls, last * ratio / (1 - ratio), jnp.where(last > 0, 1.0, 0.0))
+    return jnp.minimum(total, 1)

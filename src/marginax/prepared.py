@@ -1,0 +1,219 @@
+"""A model made ready for a query: its sites, factor graph and plan, and the values that are given.
+
+Every query (`queries.py`) is a pure function of a `Prepared`, which holds no enumerated array yet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marginax.elimination.plan import Plan, make_plan
+from marginax.explanation import explanation
+from marginax.graph.factors import Evaluated, FactorGraph, LogDensity, factor_graph, log_density_of
+from marginax.graph.sites import Site, as_jax_arrays
+from marginax.graph.validate import check_value, numpyro_checks
+from marginax.language import handlers
+from marginax.language.errors import ModelError
+from marginax.language.primitives import as_numbers
+from marginax.language.stack import Message, isolated
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model's graph and plan, and the values of what is not summed out."""
+
+    graph: FactorGraph
+    plan: Plan
+    values: Mapping[str, Any]
+    sites: Mapping[str, Site]
+    peak_bytes: int
+    """The largest array of an evaluation, if nothing is fused away."""
+
+    def evaluate(self) -> Evaluated:
+        """Compute every factor."""
+        return self.graph.evaluate(self.values)
+
+
+def prepare(
+    program: Callable[[dict[str, Any]], tuple[dict[str, LogDensity], dict[str, Any]]],
+    sites: Mapping[str, Site],
+    values: Mapping[str, Any],
+    memory_limit: int | None = None,
+) -> Prepared:
+    """Graph and plan of a traced program, refused if it would not fit into memory.
+
+    Parameters
+    ----------
+    program : callable
+        From latent values to log densities and recorded values.
+    sites : mapping of Site
+        The model's sites.
+    values : mapping of arrays
+        Values for latent sites and parameters; free sites without one are summed out.
+    memory_limit : int, optional
+        In bytes, for the largest array.
+    """
+    latents = {name: site for name, site in sites.items() if site.is_free or name in values}
+    enumerated = frozenset(name for name in latents if name not in values)
+    graph = factor_graph(program, latents, enumerated)
+    plan = make_plan(graph.terms(), graph.sizes, graph.plate_sizes, graph.home)
+    largest = max(plan.largest, graph.largest_factor())
+    prepared = Prepared(
+        graph, plan, values, sites, largest * np.dtype(jnp.result_type(float)).itemsize
+    )
+    limit = default_memory_limit() if memory_limit is None else memory_limit
+    if prepared.peak_bytes > limit:
+        table = explanation(graph, plan, sites, prepared.peak_bytes)
+        raise ModelError(
+            f"summing out this model needs an array of {prepared.peak_bytes:,} bytes, more than the limit of "
+            f"{limit:,}. Split variables into smaller ones, put independent ones into a plate, or "
+            f"raise memory_limit= of marginalize.\n\n{table}"
+        )
+    return prepared
+
+
+def prepare_model(
+    model: Callable[..., Any],
+    sites: Mapping[str, Site],
+    values: Mapping[str, Any],
+    args: Any,
+    kwargs: Any,
+    memory_limit: int | None = None,
+) -> Prepared:
+    """Prepare a model, with values that fit its sites (`check_params`)."""
+    return prepare(partial(run_model, model, args, kwargs), sites, values, memory_limit)
+
+
+def default_memory_limit() -> int:
+    """Half of the device's memory, in bytes; half of the machine's where the device does not tell."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] // 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def run_model(
+    model: Callable[..., Any], args: Any, kwargs: Any, values: dict[str, Any]
+) -> tuple[dict[str, LogDensity], dict[str, Any]]:
+    """Run a model with the given latent values; its log densities and deterministic values."""
+    fixed = handlers.substitute(model, data=values)
+    args, kwargs = as_jax_arrays((args, kwargs))
+    with isolated(), numpyro_checks(False):  # `collect_sites` has checked
+        return split_trace(handlers.trace(fixed).get_trace(*args, **kwargs))
+
+
+def split_trace(
+    trace: Mapping[str, Message],
+) -> tuple[dict[str, LogDensity], dict[str, Any]]:
+    """The log densities and the deterministic values of a recorded run."""
+    densities = {n: log_density_of(m) for n, m in trace.items() if m["type"] == "sample"}
+    recorded = {n: m["value"] for n, m in trace.items() if m["type"] == "deterministic"}
+    return densities, recorded
+
+
+def check_params(
+    sites: Mapping[str, Site], params: Params
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """The entries of ``params`` that give a site its value, and the leading shape of their batch.
+
+    Returns
+    -------
+    dict of arrays, tuple of int
+        The tuple is empty for one set of parameters. A batch of draws has the same leading
+        dimensions before every site's own shape.
+
+    Raises
+    ------
+    ModelError
+        For an unknown or observed name, a missing or misshapen value, or one outside its support.
+    """
+    values: dict[str, Any] = {}
+    for name, value in params.items():
+        site = sites.get(name)
+        if site is None or site.kind == "plate":
+            known = ", ".join(repr(n) for n, s in sites.items() if s.is_free or s.kind == "param")
+            raise ModelError(
+                f"params names '{name}', which the model has no site for; it has {known}."
+            )
+        if site.kind == "deterministic":
+            continue
+        if site.is_observed:
+            raise ModelError(f"site '{name}': params gives it a value, but it is observed.")
+        value = as_numbers(name, value)
+        if jnp.iscomplexobj(value) and not jnp.issubdtype(site.dtype, jnp.complexfloating):
+            raise ModelError(
+                f"site '{name}': its value in params is complex, but the site is real."
+            )
+        values[name] = value
+    for name, site in sites.items():
+        if not site.is_free or name in values or site.support is not None:
+            continue
+        why = f" ({site.not_enumerated_because})" if site.not_enumerated_because else ""
+        raise ModelError(
+            f"site '{name}': it is a latent {site.distribution} that is not summed out{why}, so it needs a value "
+            f"of shape {site.shape} in params."
+        )
+    batch = _batch_shape(sites, values)
+    for name, value in values.items():
+        check_value(name, sites[name].constraint, value, "its value in params")
+    return values, batch
+
+
+def _batch_shape(sites: Mapping[str, Site], values: Mapping[str, Any]) -> tuple[int, ...]:
+    batches: dict[str, tuple[int, ...]] = {}
+    for name, value in values.items():
+        shape, own = jnp.shape(value), sites[name].shape
+        lead = len(shape) - len(own)
+        if lead < 0 or shape[lead:] != own:
+            raise ModelError(
+                f"site '{name}': its value in params has shape {shape}, but the site has shape {own}. "
+                "Give it that shape, or, for a batch of draws, that shape with the batch's "
+                "dimensions before it at every site."
+            )
+        batches[name] = tuple(shape[:lead])
+    if len(set(batches.values())) > 1:
+        first, *others = batches
+        other = next(name for name in others if batches[name] != batches[first])
+        raise ModelError(
+            f"site '{other}': its value in params has leading batch dimensions {batches[other]} (its shape is "
+            f"{jnp.shape(values[other])}, the site's own {sites[other].shape}), but those of "
+            f"'{first}' are {batches[first]}; a batch of draws has the same ones at every site."
+        )
+    return next(iter(batches.values()), ())
+
+
+def diagnose(prepared: Prepared) -> ModelError:
+    """Which site makes the density NaN or impossible, as an error to raise."""
+    evaluated = prepared.evaluate()
+    for factor in evaluated.factors:
+        array = np.asarray(factor.array)
+        variable_axes = tuple(range(len(factor.plates), array.ndim))
+        best = array.max(axis=variable_axes) if variable_axes else array
+        bad, what = np.isnan(best), "NaN"
+        if not bad.any():
+            bad, what = np.isneginf(best), "-inf: an impossible value"
+        if bad.any():
+            where = f" in {int(bad.sum())} of {bad.size} plate elements, the first at index " + (
+                ", ".join(str(i) for i in np.argwhere(bad)[0])
+            )
+            parents = prepared.graph.parents(factor.name)
+            given = ", ".join(f"'{p}'" for p in parents if p != factor.name) or "constants only"
+            return ModelError(
+                f"site '{factor.name}': its log density is {what}{where if bad.ndim else ''}. It "
+                f"depends on {given}; check those values and the data."
+            )
+    return ModelError(
+        "the log density is not finite although every site allows some value of its own: no joint "
+        "assignment of the discrete variables is possible with these parameters and data. Check the "
+        "zeros (-inf) in the tables that link them."
+    )

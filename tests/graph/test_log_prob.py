@@ -1,0 +1,131 @@
+"""Log densities at impossible values and at the edges of parameters: exact, and without NaN behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro.distributions import Distribution
+from scipy import stats
+
+import marginax as mx
+import marginax.distributions as dist
+from marginax.graph.log_prob import log_prob
+
+
+@pytest.fixture(autouse=True)
+def double() -> Any:
+    with jax.enable_x64(True):
+        yield
+
+
+def density(fn: Distribution, value: Any, observed: bool = True) -> Any:
+    return log_prob({"fn": fn, "value": value, "intermediates": [], "is_observed": observed})
+
+
+GRID = np.array([0.0, 1e-300, 0.3, 1.0])
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_bernoulli_at_every_probability(value: int) -> None:
+    found = density(dist.Bernoulli(GRID), value)
+    np.testing.assert_allclose(found, stats.bernoulli(GRID).logpmf(value), rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1, 3, 4])
+def test_binomial_at_every_probability(value: int) -> None:
+    found = density(dist.Binomial(3, GRID), value)
+    np.testing.assert_allclose(found, stats.binom(3, GRID).logpmf(value), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1, 7])
+def test_poisson_at_every_rate(value: int) -> None:
+    rates = np.array([0.0, 1e-10, 2.5, 40.0])
+    found = density(dist.Poisson(rates), value)
+    np.testing.assert_allclose(found, stats.poisson(rates).logpmf(value), rtol=1e-10, atol=1e-12)
+
+
+def test_wrapped_distributions_have_the_same_edges() -> None:
+    vector = dist.Bernoulli(np.array([0.0, 0.4])).to_event(1)
+    np.testing.assert_allclose(density(vector, np.array([0, 1])), np.log(0.4))
+    assert density(vector, np.array([1, 1])) == -np.inf
+    masked = dist.Poisson(np.zeros(2)).mask(np.array([True, False]))
+    np.testing.assert_array_equal(density(masked, np.array([1, 1])), [-np.inf, 0.0])
+    expanded = dist.Binomial(2, 1.0).expand([3])
+    np.testing.assert_array_equal(density(expanded, np.array([0, 1, 2])), [-np.inf, -np.inf, 0.0])
+
+
+EDGES = {
+    "bernoulli": lambda p: dist.Bernoulli(p),
+    "binomial": lambda p: dist.Binomial(1, p),
+    "beta-binomial": lambda p: dist.BetaBinomial(p + 1.0, 2.0, 1),
+    "poisson": lambda p: dist.Poisson(p),
+    "uniform": lambda p: dist.Uniform(0.0, p + 0.5),
+    "exponential": lambda p: dist.Exponential(p + 1.0),
+}
+
+
+@pytest.mark.parametrize("value", [-3, 0, 1, 5])
+@pytest.mark.parametrize("p", [0.0, 1.0])
+@pytest.mark.parametrize("name", EDGES)
+def test_no_derivative_at_an_edge_or_of_the_impossible_is_nan(
+    name: str, p: float, value: int
+) -> None:
+    for given in (value, jnp.asarray(value)):
+        slope = jax.grad(lambda p, v=given: density(EDGES[name](p), v))(p)
+        assert np.isfinite(slope)
+        if density(EDGES[name](p), given) == -np.inf:
+            assert slope == 0
+
+
+def test_the_derivative_of_a_count_of_zero_at_rate_zero() -> None:
+    assert jax.grad(lambda r: density(dist.Poisson(r), 0))(0.0) == -1.0
+
+
+def test_what_a_mask_switches_off_may_be_anything() -> None:
+    x, keep = np.array([0.5, np.nan, np.inf]), np.array([True, False, False])
+
+    def total(loc: Any) -> Any:
+        return density(dist.Normal(loc, 1.0).expand([3]).mask(keep), x).sum()
+
+    value, slope = jax.value_and_grad(total)(0.2)
+    np.testing.assert_allclose(value, stats.norm(0.2).logpdf(0.5))
+    np.testing.assert_allclose(slope, 0.3)
+
+
+def test_numbers_and_arrays_of_every_kind_may_be_observed() -> None:
+    """Beside a bound that is summed out, NumPy's numbers must not be compared by NumPy."""
+
+    def model(x: Any) -> None:
+        z = mx.sample("z", dist.Bernoulli(0.5))
+        mx.sample("x", dist.Uniform(0.0, 1.0 + z), obs=x)
+
+    for x in (1.5, np.float64(1.5), np.array(1.5), jnp.array(1.5)):
+        np.testing.assert_allclose(mx.marginalize(model).log_density({}, x), np.log(0.25))
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_zero_inflation_by_a_variable_has_a_gradient(count: int) -> None:
+    def model(rate: Any) -> None:
+        z = mx.sample("z", dist.Bernoulli(0.4))
+        mx.sample("x", dist.Poisson(rate * z), obs=count)
+
+    value, slope = jax.value_and_grad(lambda r: mx.marginalize(model).log_density({}, r))(2.0)
+    inflated = 0.6 * (count == 0) + 0.4 * stats.poisson(2.0).pmf(count)
+    np.testing.assert_allclose(value, np.log(inflated))
+    by_rate = 0.4 * stats.poisson(2.0).pmf(count) * (count / 2.0 - 1) / inflated
+    np.testing.assert_allclose(slope, by_rate)
+
+
+def test_a_certain_value_is_not_overruled_by_a_strong_observation() -> None:
+    def model(p: Any) -> None:
+        z = mx.sample("z", dist.Bernoulli(p))
+        mx.sample("x", dist.Normal(30.0 * z, 1.0), obs=0.0)
+
+    m = mx.marginalize(model)
+    np.testing.assert_allclose(m.log_density({}, 1.0), stats.norm(30.0).logpdf(0.0))
+    np.testing.assert_array_equal(m.posterior({}, 1.0)["z"], [0.0, 1.0])
+    assert m.mode({}, 1.0)["z"] == 1
