@@ -405,7 +405,8 @@ def vectors_of_components() -> None:
     p = mx.sample("p", dist.Beta(1.0, 1.0))
     bits = mx.sample("bits", dist.Bernoulli(p * jnp.array([1.0, 0.5, 0.3])).to_event(1))
     with mx.plate("data", 2):
-        pair = mx.sample("pair", dist.Categorical(real(T33)).expand([2, 3]).to_event(1))
+        three: Any = dist.Categorical(real(T33))
+        pair = mx.sample("pair", three.expand([2, 3]).to_event(1))
         mean = pair[:, 0] * bits[0] - pair[:, 2] + bits.sum()
         mx.sample("x", dist.Normal(mean, 1.0), obs=real(DATA[:2]))
 

@@ -32,20 +32,20 @@ GRID = np.array([0.0, 1e-300, 0.3, 1.0])
 @pytest.mark.parametrize("value", [0, 1])
 def test_bernoulli_at_every_probability(value: int) -> None:
     found = density(dist.Bernoulli(GRID), value)
-    np.testing.assert_allclose(found, stats.bernoulli(GRID).logpmf(value), rtol=1e-12)
+    np.testing.assert_allclose(found, stats.bernoulli.logpmf(value, GRID), rtol=1e-12)
 
 
 @pytest.mark.parametrize("value", [-1, 0, 1, 3, 4])
 def test_binomial_at_every_probability(value: int) -> None:
     found = density(dist.Binomial(3, GRID), value)
-    np.testing.assert_allclose(found, stats.binom(3, GRID).logpmf(value), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(found, stats.binom.logpmf(value, 3, GRID), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("value", [-1, 0, 1, 7])
 def test_poisson_at_every_rate(value: int) -> None:
     rates = np.array([0.0, 1e-10, 2.5, 40.0])
     found = density(dist.Poisson(rates), value)
-    np.testing.assert_allclose(found, stats.poisson(rates).logpmf(value), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found, stats.poisson.logpmf(value, rates), rtol=1e-10, atol=1e-12)
 
 
 def test_wrapped_distributions_have_the_same_edges() -> None:
@@ -92,7 +92,7 @@ def test_what_a_mask_switches_off_may_be_anything() -> None:
         return density(dist.Normal(loc, 1.0).expand([3]).mask(keep), x).sum()
 
     value, slope = jax.value_and_grad(total)(0.2)
-    np.testing.assert_allclose(value, stats.norm(0.2).logpdf(0.5))
+    np.testing.assert_allclose(value, stats.norm.logpdf(0.5, 0.2))
     np.testing.assert_allclose(slope, 0.3)
 
 
@@ -114,9 +114,9 @@ def test_zero_inflation_by_a_variable_has_a_gradient(count: int) -> None:
         mx.sample("x", dist.Poisson(rate * z), obs=count)
 
     value, slope = jax.value_and_grad(lambda r: mx.marginalize(model).log_density({}, r))(2.0)
-    inflated = 0.6 * (count == 0) + 0.4 * stats.poisson(2.0).pmf(count)
+    inflated = 0.6 * (count == 0) + 0.4 * stats.poisson.pmf(count, 2.0)
     np.testing.assert_allclose(value, np.log(inflated))
-    by_rate = 0.4 * stats.poisson(2.0).pmf(count) * (count / 2.0 - 1) / inflated
+    by_rate = 0.4 * stats.poisson.pmf(count, 2.0) * (count / 2.0 - 1) / inflated
     np.testing.assert_allclose(slope, by_rate)
 
 
@@ -126,6 +126,6 @@ def test_a_certain_value_is_not_overruled_by_a_strong_observation() -> None:
         mx.sample("x", dist.Normal(30.0 * z, 1.0), obs=0.0)
 
     m = mx.marginalize(model)
-    np.testing.assert_allclose(m.log_density({}, 1.0), stats.norm(30.0).logpdf(0.0))
+    np.testing.assert_allclose(m.log_density({}, 1.0), stats.norm.logpdf(0.0, 30.0))
     np.testing.assert_array_equal(m.posterior({}, 1.0)["z"], [0.0, 1.0])
     assert m.mode({}, 1.0)["z"] == 1

@@ -104,7 +104,8 @@ def test_a_range_that_does_not_fit(fn: Any, stated: Any, words: str) -> None:
 
 
 def test_a_vector_has_every_combination_of_its_components() -> None:
-    site = site_of(dist.Categorical(np.ones(3) / 3).expand([2]).to_event(1))
+    three: Any = dist.Categorical(np.ones(3) / 3)
+    site = site_of(three.expand([2]).to_event(1))
     assert site.support is not None
     assert site.support.shape == (9, 2)
     assert len({tuple(row) for row in site.support.tolist()}) == 9

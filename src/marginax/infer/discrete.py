@@ -139,8 +139,9 @@ class _Unchanged(Messenger):
         site = self.sites.get(msg["name"]) if msg["type"] == "sample" else None
         if site is None:
             return
-        before, now = self.values.get(site.name), msg["value"]
-        both = before is not None and is_concrete((before, now))
+        now: Any = msg["value"]
+        before = self.values.get(site.name, now)
+        both = is_concrete((before, now))
         if msg["is_observed"] != site.is_observed or (
             both and not np.array_equal(before, now, equal_nan=True)
         ):
