@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from frequencies import assert_frequencies
 from scenarios import (
     DATA,
     DISCRETE,
@@ -95,23 +96,6 @@ def test_mode_is_the_joint_maximum(name: str) -> None:
 
 
 DRAWS = 4000
-
-
-def assert_frequencies(rows: np.ndarray, probabilities: np.ndarray) -> None:
-    """Chi-square: cells that expect fewer than five draws are counted as one."""
-    counts = np.bincount(rows, minlength=len(probabilities))
-    expected = len(rows) * probabilities / probabilities.sum()
-    assert counts[expected == 0].sum() == 0
-    large = expected >= 5
-    counts = np.append(counts[large], counts[~large].sum())
-    expected = np.append(expected[large], expected[~large].sum())
-    if expected[-1] < 5:
-        counts[-2] += counts[-1]
-        expected[-2] += expected[-1]
-        counts, expected = counts[:-1], expected[:-1]
-    if len(counts) > 1:
-        statistic = ((counts - expected) ** 2 / expected).sum()
-        assert statistic < stats.chi2.isf(1e-4, len(counts) - 1)
 
 
 @pytest.mark.usefixtures("double")

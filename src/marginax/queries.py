@@ -22,7 +22,7 @@ from marginax.elimination.factor import Factor
 from marginax.elimination.outside import outside_messages
 from marginax.elimination.plan import Plan, Term, make_plan
 from marginax.elimination.semiring import ENTROPY, MAX, SUM, Semiring, sample_semiring
-from marginax.graph.factors import Evaluated
+from marginax.graph.factors import Evaluated, several
 from marginax.graph.sites import Site
 from marginax.graph.supports import beyond_the_cut
 from marginax.language.errors import ModelError
@@ -101,7 +101,7 @@ def weights(
 
 def _tilt(prepared: Prepared, evaluated: Evaluated, scope: tuple[str, ...], dtype: Any) -> Factor:
     sites = [prepared.graph.variables[name] for name in scope]
-    frames = {frame.name: frame for site in sites for frame in site.plates}
+    frames = {frame.name: frame for site in sites for frame in several(site.plates)}
     plates = sorted(frames.values(), key=lambda frame: frame.dim)
     sizes = [len(_values(site)) for site in sites]
     # A factor of two variables stands where the one that is further inside stands.
@@ -207,9 +207,9 @@ def pointwise(prepared: Prepared, key: Any = None) -> dict[str, Array]:
         axes = tuple(range(len(factor.plates), len(factor.plates) + len(factor.variables)))
         without = logsumexp(message.array, axes)
         value = logsumexp(message.array + factor.array, axes) - without
-        frames = {frame.dim: frame.size for frame in site.plates}
-        full = [frame.size for frame in site.plates]
-        shape = [frames.get(dim, 1) for dim in range(-len(site.batch_shape), 0)]
+        sizes = {frame.dim: frame.size for frame in several(site.plates)}
+        shape = [sizes.get(dim, 1) for dim in range(-len(site.batch_shape), 0)]
+        full = [size for dim, size in sorted(sizes.items())]
         found[factor.name] = jnp.broadcast_to(value, full).reshape(shape)
     return found
 

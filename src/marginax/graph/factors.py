@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -221,6 +221,11 @@ def _nothing_where_masked(array: Array, axis: int) -> Array:
     return jnp.where(masked, -jnp.log(jnp.asarray(size, array.dtype)), array)
 
 
+def several(plates: tuple[CondIndepStackFrame, ...]) -> tuple[CondIndepStackFrame, ...]:
+    """The plates that stand for more than one element."""
+    return tuple(frame for frame in plates if frame.full_size > 1)
+
+
 def _of(size: int, full_size: int) -> str:
     return str(size) if size == full_size else f"{size} (of {full_size})"
 
@@ -293,8 +298,11 @@ def factor_graph(
             captured.dependence[key],
             variables,
         )
+    # From here on a plate of one element is none: nothing is multiplied over it.
+    places = {name: replace(p, plates=several(p.plates)) for name, p in places.items()}
     home = {
-        name: frozenset(frame.name for frame in site.plates) for name, site in variables.items()
+        name: frozenset(frame.name for frame in several(site.plates))
+        for name, site in variables.items()
     }
     for site in variables.values():
         _support(site)
