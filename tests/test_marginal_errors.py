@@ -396,6 +396,35 @@ def test_masked_data_are_checked_where_they_are_kept(wrong: float) -> None:
     np.testing.assert_allclose(known, np.log(0.3) + np.log(0.7), rtol=1e-6)
 
 
+TABLES = {
+    "a row that is not normalised": [[0.5, 0.5], [0.3, 0.9]],
+    "a negative entry": [[0.5, 0.5], [-0.3, 1.3]],
+    "nan": [[0.5, 0.5], [np.nan, 0.9]],
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_wrong_row_of_a_table(name: str) -> None:
+    """A categorical normalises its probabilities, so that a wrong row would not show."""
+
+    def model(table: Any) -> None:
+        a = mx.sample("a", dist.Bernoulli(0.5))
+        mx.sample("b", dist.Categorical(table[a]))
+
+    with pytest.raises(mx.ModelError, match="site 'b': the parameter 'probs'.*row of a table"):
+        mx.marginalize(model).log_density({}, jnp.array(TABLES[name]))
+
+
+@pytest.mark.parametrize("p", [1.5, -0.1, np.nan])
+def test_a_wrong_probability_made_inside_the_model(p: float) -> None:
+    def model() -> None:
+        z = mx.sample("z", dist.Bernoulli(0.5))
+        mx.sample("x", dist.Bernoulli(jnp.where(z == 1, p, 0.5)), obs=1.0)
+
+    with pytest.raises(mx.ModelError, match="site 'x': the parameter 'probs'"):
+        mx.marginalize(model).posterior({})
+
+
 def test_logits_of_minus_infinity_are_impossible_categories() -> None:
     def model(logits: Any) -> None:
         mx.sample("z", dist.Categorical(logits=logits))

@@ -456,25 +456,27 @@ class Marginal:
         sites = collect_sites(self.model, *args, **kwargs)
         values, batch = check_params(sites, params)
         values = {name: jnp.asarray(value) for name, value in values.items()}
-        run = partial(self._answer, query, sites, args, kwargs, batch, batch_size)
+        run = partial(self._answer, sites, args, kwargs, batch, batch_size)
         if not is_concrete((key, values, args, kwargs)):
-            return run(key, values)
-        result = remembered_jit(run, key, values)(key, values)
+            return run(query, key, values)
+
+        def compiled(query: Query) -> Any:
+            return remembered_jit(partial(run, query), key, values)(key, values)
+
+        result, validity = compiled(queries.Checked(query))
+        refuse_invalid(validity)
         if query is not queries.beyond_cuts and any(any(site.cut) for site in sites.values()):
-            check = partial(
-                self._answer, queries.beyond_cuts, sites, args, kwargs, batch, batch_size
-            )
-            warn_of_cuts(remembered_jit(check, key, values)(key, values), sites)
+            warn_of_cuts(compiled(queries.beyond_cuts), sites)
         return result
 
     def _answer(
         self,
-        query: Query,
         sites: Mapping[str, Site],
         args: Any,
         kwargs: Any,
         batch: tuple[int, ...],
         batch_size: int | None,
+        query: Query,
         key: Any,
         values: dict[str, Array],
     ) -> Any:
@@ -527,6 +529,18 @@ class Marginal:
         return ModelError(
             f"in {int(bad.sum())} of {bad.size} draws, the first at [{where}]: {cause}"
         )
+
+
+def refuse_invalid(validity: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse probabilities that are none."""
+    for name, parameters in validity.items():
+        for parameter, valid in parameters.items():
+            if is_concrete(valid) and not np.all(valid):
+                raise ModelError(
+                    f"site '{name}': the parameter '{parameter}' of its distribution is not a probability "
+                    "(or, along the last axis, probabilities that sum to one) for some values of what it "
+                    "depends on. Look for a row of a table that is not normalised, or NaN."
+                )
 
 
 def warn_of_cuts(beyond: Mapping[str, Any], sites: Mapping[str, Site]) -> None:

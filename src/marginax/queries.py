@@ -214,6 +214,16 @@ def pointwise(prepared: Prepared, key: Any = None) -> dict[str, Array]:
     return found
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A query, and beside its answer whether the probabilities that the model computes are some."""
+
+    query: Query
+
+    def __call__(self, prepared: Prepared, key: Any = None) -> tuple[Any, Any]:
+        return self.query(prepared, key), prepared.graph.validity(prepared.values)
+
+
 def beyond_cuts(prepared: Prepared, key: Any = None) -> dict[str, Array]:
     """For every variable whose support is cut, the estimated probability beyond the cut."""
     variables = {n: s for n, s in prepared.graph.variables.items() if any(s.cut)}

@@ -1,4 +1,4 @@
-"""`log_density`: NumPyro's function, with the discrete sites summed out."""
+"""`log_density` and `log_likelihood`: NumPyro's functions, with the discrete sites summed out."""
 
 from typing import Any
 
@@ -8,11 +8,12 @@ import numpy as np
 import numpyro
 import pytest
 from closeness import assert_same
+from numpyro.infer import log_likelihood as numpyros_likelihood
 from numpyro.infer.util import log_density as numpyros
 
 import marginax as mx
 import marginax.distributions as dist
-from marginax.infer import log_density
+from marginax.infer import log_density, log_likelihood
 
 DATA = np.array([0.3, -1.2, 2.5])
 
@@ -83,3 +84,23 @@ def test_impossible_parameters_have_the_density_zero():
 def test_parameters_that_make_no_sense_are_named(params: Any, reason: str):
     with pytest.raises(mx.ModelError, match=reason):
         log_density(mixture, (DATA,), {}, params)
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_the_likelihood_of_each_draw_is_numpyros_where_nothing_is_discrete(parallel: bool):
+    draws = {"mu": jnp.linspace(-1.0, 1.0, 6)}
+    found = log_likelihood(continuous(mx), draws, DATA, parallel=parallel, scale=1.5)
+    assert_same(found["x"], numpyros_likelihood(continuous(numpyro), draws, DATA, scale=1.5)["x"])
+
+
+def test_the_likelihood_of_a_mixture_sums_its_assignments_out():
+    draws = np.array([[0.0, 0.5], [1.0, -0.3]])
+    found = log_likelihood(mixture, {"mu": draws}, DATA, batch_ndims=2)["x"]
+    centres = draws[..., None, None] + np.array([0.0, 2.0])
+    each = np.exp(-0.5 * (DATA[:, None] - centres) ** 2) / np.sqrt(2 * np.pi)
+    np.testing.assert_allclose(found, np.log(each @ [0.7, 0.3]), rtol=1e-5)
+
+
+def test_draws_without_the_leading_dimensions_that_are_said():
+    with pytest.raises(mx.ModelError, match="1 leading dimensions.*batch_ndims is 2"):
+        log_likelihood(mixture, {"mu": np.zeros(3)}, DATA, batch_ndims=2)

@@ -188,3 +188,27 @@ def test_bad_data_are_named():
     predictive = Predictive(mixture, {"mu": jnp.zeros(2)}, infer_discrete=True)
     with pytest.raises(mx.ModelError, match="'x'.*NaN"):
         predictive(KEY, np.array([0.0, np.nan, 1.0]))
+
+
+def located(x: Any = None) -> None:
+    loc = mx.sample("loc", dist.Normal(0.0, 1.0))
+    mx.sample("x", dist.Normal(loc, 1.0), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        ({"lok": np.zeros(5)}, "draws of 'lok'.*none of its 'loc'.*misspelt"),
+        ({"loc": np.zeros((5, 3))}, r"site 'loc': each of its draws has shape \(3,\)"),
+        ({"loc": np.array([0.0, np.nan])}, "site 'loc': its value in posterior_samples has NaN"),
+    ],
+    ids=["misspelt", "shape", "nan"],
+)
+def test_draws_that_do_not_fit_the_model(samples: Any, words: str) -> None:
+    with pytest.raises(mx.ModelError, match=words):
+        Predictive(located, samples)(jax.random.key(0))
+
+
+def test_draws_that_nobody_asks_for_are_ignored() -> None:
+    samples = {"loc": np.zeros(5), "of another model": np.zeros(5)}
+    assert Predictive(located, samples)(jax.random.key(0))["x"].shape == (5,)

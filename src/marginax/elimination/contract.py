@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 
 import jax.numpy as jnp
 from jax import Array
@@ -105,7 +103,7 @@ def fill_slots(
             arrays = [factor.aligned(step.plates, step.variables) for factor in inputs]
             axis = len(step.plates) + step.variables.index(step.variable)
             rest = tuple(v for v in step.variables if v != step.variable)
-            array = semiring.reduce(reduce(add, arrays), axis, number)
+            array = semiring.eliminate(arrays, axis, number)
             slots[step.output] = Factor(f"f{step.output}", step.plates, rest, array, scales)
         else:
             slots[step.output] = _multiply(slots[step.input], step, plate_sizes, plate_scales)

@@ -31,15 +31,18 @@ zero beats any derivative, also an infinite one: impossible values (-inf) contri
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp
+
+from marginax.elimination.products import log_product, two_factors
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,15 @@ class Semiring:
 
     name: str
     reduce: Callable[[Array, int, int], Array]
+    product: Callable[[Array, Array, int], Array] | None = None
+    """How to reduce a sum of two arrays without forming it: ``product(a, b, axis)``, if there is a way."""
+
+    def eliminate(self, arrays: Sequence[Array], axis: int, step: int) -> Array:
+        """Add up arrays (of size one where they are constant) and reduce one variable."""
+        pair = two_factors(arrays, axis) if self.product is not None else None
+        if pair is not None and self.product is not None:
+            return self.product(*pair, axis)
+        return self.reduce(reduce(add, arrays), axis, step)
 
 
 def _reduction(
@@ -110,7 +122,11 @@ _reduce_sum = _reduction(logsumexp, _softmax)
 _reduce_max = _reduction(_max, _argmax)
 _reduce_sample = _reduction(logsumexp, _draw)
 
-SUM = Semiring("sum", lambda x, axis, step: _reduce_sum(x, None, axis))
+SUM = Semiring(
+    "sum",
+    lambda x, axis, step: _reduce_sum(x, None, axis),
+    lambda a, b, axis: log_product(a, b, axis, lambda x, axis: _reduce_sum(x, None, axis)),
+)
 """Sum over the variable: the marginal."""
 
 MAX = Semiring("max", lambda x, axis, step: _reduce_max(x, None, axis))

@@ -97,7 +97,10 @@ def _example(site: Site) -> Any:
 
 
 def evaluate_outputs(
-    captured: Captured, latents: Mapping[str, Site], values: Mapping[str, Any]
+    captured: Captured,
+    latents: Mapping[str, Site],
+    values: Mapping[str, Any],
+    is_wanted: Callable[[Key], bool],
 ) -> dict[Key, Enumerated]:
     """Evaluate the outputs over the supports of the variables that they depend on.
 
@@ -112,6 +115,8 @@ def evaluate_outputs(
         Its latent values; those with a ``support`` and without an entry in ``values`` are enumerated.
     values : mapping of arrays
         The values of the others.
+    is_wanted : callable
+        Which outputs to evaluate.
     """
     inputs = []
     for name in captured.inputs:
@@ -128,7 +133,8 @@ def evaluate_outputs(
     wanted = [
         i
         for i, key in enumerate(captured.outputs)
-        if key[0] != "value" or captured.dependence[key].keys() <= values.keys()
+        if is_wanted(key)
+        and (key[0] != "value" or captured.dependence[key].keys() <= values.keys())
     ]
     results = evaluate(captured.jaxpr.jaxpr, captured.jaxpr.consts, inputs, order, wanted)
     return dict(zip((captured.outputs[i] for i in wanted), results, strict=True))

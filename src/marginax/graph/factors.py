@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,9 +22,10 @@ from marginax.graph.capture import (
     named_array,
 )
 from marginax.graph.distribution_layers import is_masked
-from marginax.graph.evaluate import materialise
+from marginax.graph.evaluate import Enumerated, materialise
 from marginax.graph.log_prob import log_prob
 from marginax.graph.sites import Site
+from marginax.graph.validate import validity
 from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.stack import Message
@@ -42,6 +43,8 @@ class LogDensity:
     is_discrete: bool = False
     site: str = ""
     """The site whose log density it is, where that is not the factor's name."""
+    validity: Mapping[str, Any] = field(default_factory=dict)
+    """By parameter of its distribution, whether it is valid (`validate.validity`)."""
 
 
 def log_density_of(msg: Message) -> LogDensity:
@@ -52,6 +55,7 @@ def log_density_of(msg: Message) -> LogDensity:
         tuple(msg["scale_handlers"]),
         is_masked(msg["fn"]),
         msg["fn"].is_discrete,
+        validity=validity(msg["fn"]),
     )
 
 
@@ -120,7 +124,7 @@ class FactorGraph:
         values : mapping of arrays
             Values of the latents that are not enumerated.
         """
-        outputs = evaluate_outputs(self.captured, self.latents, values)
+        outputs = self._outputs(values, lambda key: key[0] != "valid")
         shapes = self.captured.output_shapes
         factors, variable_scales = [], {}
         for name, place in self.places.items():
@@ -149,9 +153,24 @@ class FactorGraph:
 
     def elementwise(self, factor: str, values: Mapping[str, Any]) -> Array:
         """The log density of a site that depends on no variable, an element of its batch each."""
-        value = evaluate_outputs(self.captured, self.latents, values)["log_density", factor]
+        value = self._outputs(values, lambda key: key == ("log_density", factor))[
+            "log_density", factor
+        ]
         shape = self.captured.output_shapes["log_density", factor]
         return jnp.asarray(materialise(value, shape, value.constant).array)
+
+    def validity(self, values: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
+        """By site and parameter, whether the parameter is valid for all values of all variables."""
+        found: dict[str, dict[str, Array]] = {}
+        for key, value in self._outputs(values, lambda key: key[0] == "valid").items():
+            site, parameter = cast(tuple[str, str], key[1])
+            found.setdefault(site, {})[parameter] = jnp.all(jnp.asarray(value.array))
+        return found
+
+    def _outputs(
+        self, values: Mapping[str, Any], wanted: Callable[[Key], bool]
+    ) -> dict[Key, Enumerated]:
+        return evaluate_outputs(self.captured, self.latents, values, wanted)
 
     def _scale(self, key: Hashable, outputs: Mapping[Key, Any], factor: str, ndim: int) -> Scale:
         if key in self.scale_constants:
@@ -270,6 +289,8 @@ def factor_graph(
                     out["scale", key] = scale
                 keys.append(key)
             out["log_density", name] = density.array
+            for parameter, valid in density.validity.items():
+                out["valid", (name, parameter)] = valid
             site = density.site or name
             places[name] = Place(
                 density.plates, tuple(keys), density.is_masked, density.is_discrete, site

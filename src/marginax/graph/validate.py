@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from numpyro import validation_enabled
@@ -26,6 +27,7 @@ from marginax.graph.distribution_layers import (
 from marginax.language.errors import ModelError
 from marginax.language.stack import Message
 
+ROUNDING = 1e-5  # of a probability that was computed in single precision
 SIMPLEX_TOLERANCE = 1e-3  # float32 weights of many components do not add up to one exactly
 
 
@@ -90,6 +92,26 @@ def _check_distribution(name: str, fn: Any) -> None:
     inner = jax.tree.leaves(list(vars(fn).values()), is_leaf=_is_distribution)
     for component in filter(_is_distribution, inner):  # a mixture's, say
         _check_distribution(name, component)
+
+
+def validity(fn: Any) -> dict[str, Any]:
+    """For each parameter that is no number yet, whether it is valid; to be evaluated with the density.
+
+    Only for probabilities: a formula normalises or clips them, so that what is wrong with them would
+    not show. Other parameters, where they are wrong, give NaN.
+    """
+    base = unwrapped(fn)
+    found = {}
+    for parameter, constraint in base.arg_constraints.items():
+        value = vars(base).get(parameter)
+        if value is None or is_concrete(value):
+            continue
+        if constraint is constraints.simplex:
+            is_one = jnp.abs(jnp.sum(value, -1) - 1) < SIMPLEX_TOLERANCE
+            found[parameter] = is_one & jnp.all(value >= 0, -1)
+        elif constraint is constraints.unit_interval:
+            found[parameter] = (value >= -ROUNDING) & (value <= 1 + ROUNDING)
+    return found
 
 
 def _with_finite_logits(value: Any) -> Any:

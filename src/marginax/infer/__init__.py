@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from marginax.infer import autoguide as autoguide, initialization as initialization
 from marginax.infer.config import config_enumerate as config_enumerate
-from marginax.infer.densities import log_density as log_density
+from marginax.infer.densities import log_density as log_density, log_likelihood as log_likelihood
 from marginax.infer.discrete import infer_discrete as infer_discrete
 from marginax.infer.elbo import TraceEnum_ELBO as TraceEnum_ELBO
 from marginax.infer.initialization import (

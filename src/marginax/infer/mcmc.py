@@ -17,6 +17,7 @@ from jax import Array
 
 from marginax.compiled import remembered_jit
 from marginax.graph.sites import as_jax_arrays
+from marginax.infer.cuts import check_cuts
 from marginax.infer.nuts import NUTS
 from marginax.infer.progress import progress
 from marginax.infer.summary import print_table, summary_table
@@ -156,6 +157,7 @@ class MCMC:
         self._draws, self._fields, self.last_state = draws, fields, state
         self._latent = tuple(target.sites)
         self._report_divergences()
+        check_cuts(self.sampler.model, self._grouped(draws, False), args, kwargs)
 
     def _start(
         self,

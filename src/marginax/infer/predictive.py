@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from marginax.graph.sites import as_jax_arrays, collect_sites
+from marginax.graph.sites import Site, as_jax_arrays, collect_sites
+from marginax.graph.validate import check_value
 from marginax.infer.discrete import infer_discrete
 from marginax.language import handlers
+from marginax.language.errors import ModelError
 
 
 class Predictive:
@@ -124,7 +127,9 @@ class Predictive:
             for n, v in self.samples.items()
         }
         args, kwargs = as_jax_arrays((args, kwargs))
-        names = self._names(args, kwargs)
+        sites = collect_sites(self.model, *args, **kwargs)
+        self._check_samples(sites)
+        names = self._names(sites)
         one = partial(self._one, names, args, kwargs)
         keys = jax.random.split(handlers.as_key(rng_key), count)
         if self.parallel:
@@ -135,8 +140,28 @@ class Predictive:
             )
         return {n: v.reshape((*self.batch_shape, *v.shape[1:])) for n, v in drawn.items()}
 
-    def _names(self, args: Any, kwargs: Any) -> list[str]:
-        sites = collect_sites(self.model, *args, **kwargs)
+    def _check_samples(self, sites: Mapping[str, Site]) -> None:
+        """Do the draws fit the model's sites?"""
+        missing = [n for n, s in sites.items() if s.is_free and not s.is_discrete]
+        missing = [name for name in missing if name not in self.samples]
+        for name, value in self.samples.items():
+            site = sites.get(name)
+            meant = get_close_matches(name, missing, 1) if site is None else []
+            if meant:
+                raise ModelError(
+                    f"Predictive: there are draws of '{name}', which the model has no site for, but none of its "
+                    f"'{meant[0]}'; is one of the names misspelt?"
+                )
+            if site is None or site.kind == "deterministic" or site.is_observed:
+                continue
+            own = value.shape[len(self.batch_shape) :]
+            if own != site.shape:
+                raise ModelError(
+                    f"site '{name}': each of its draws has shape {own}, but the site has shape {site.shape}."
+                )
+            check_value(name, site.constraint, value, "its value in posterior_samples")
+
+    def _names(self, sites: Mapping[str, Site]) -> list[str]:
         if self.return_sites is not None:
             unknown = [name for name in self.return_sites if name not in sites]
             if unknown:

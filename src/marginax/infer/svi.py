@@ -24,6 +24,7 @@ from numpyro.distributions.transforms import biject_to
 from marginax.compiled import remembered_jit
 from marginax.graph.sites import as_jax_arrays, collect_sites
 from marginax.graph.validate import check_value, is_concrete
+from marginax.infer.cuts import check_cuts
 from marginax.infer.progress import progress
 from marginax.language import handlers
 from marginax.language.errors import ModelError
@@ -310,6 +311,7 @@ class SVI:
             raise self._not_finite(state, int(np.argmin(finite)), args, kwargs)
         params = self.get_params(state)
         self._check_result(params, args, kwargs)
+        self._check_cuts(params, state.rng_key, args, kwargs)
         return SVIRunResult(
             params,
             state,
@@ -425,6 +427,17 @@ class SVI:
                     "the constraint that its use needs, for example constraint=constraints.simplex "
                     "for probabilities; the losses of this run mean nothing."
                 ) from error
+
+    def _check_cuts(self, params: Mapping[str, Any], key: Any, args: Any, kwargs: Any) -> None:
+        """At what the guide says now."""
+        model, guide = (
+            handlers.seed(handlers.substitute(fn, data=params), key)
+            for fn in (self.model, self.guide)
+        )
+        with isolated():
+            trace = handlers.trace(guide).get_trace(*args, **kwargs)
+        drawn = [m for m in trace.values() if m["type"] == "sample" and not m["is_observed"]]
+        check_cuts(model, {m["name"]: jnp.asarray(m["value"])[None] for m in drawn}, args, kwargs)
 
 
 def _check_run(num_steps: int, num_restarts: int, select: str, init_state: Any) -> None:
