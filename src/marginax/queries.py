@@ -83,7 +83,7 @@ def weights(
         Each has an axis for each plate of the group, leftmost first, then one for each variable.
     """
     evaluated = prepared.evaluate()
-    dtype = jnp.result_type(*[factor.array.dtype for factor in evaluated.factors])
+    dtype = jnp.result_type(float, *[factor.array.dtype for factor in evaluated.factors])
     tilts = [_tilt(prepared, evaluated, scope, dtype) for scope in scopes]
 
     def total(arrays: list[Array]) -> Array:

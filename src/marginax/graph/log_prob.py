@@ -15,7 +15,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import constraints
+from numpyro.distributions import CategoricalLogits, CategoricalProbs, constraints
 
 from marginax.graph.distribution_layers import mask_of, unwrapped
 from marginax.graph.exact_formulas import FORMULAS
@@ -67,6 +67,8 @@ def _density(fn: Any, value: Any, kept: Any) -> Any:
     base = unwrapped(fn)
     formula = FORMULAS.get(type(base))
     if formula is None:
+        if isinstance(base, CategoricalProbs | CategoricalLogits):
+            value = jnp.asarray(value).astype(int)  # an index; 1.0 may be observed
         with numpyro_checks(False):
             return fn.log_prob(value)
     shape = jnp.broadcast_shapes(jnp.shape(value), fn.shape())

@@ -408,9 +408,9 @@ class mask(Messenger):
     """
 
     def __init__(self, fn: Callable[..., Any] | None = None, mask: ArrayLike = True) -> None:
-        if not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
+        self.mask = mask if isinstance(mask, bool) else jnp.asarray(as_numbers("mask", mask))
+        if not jnp.issubdtype(jnp.result_type(self.mask), jnp.bool_):
             raise ValueError("mask: the mask must be a boolean or an array of booleans.")
-        self.mask = mask
         super().__init__(fn)
 
     def process_message(self, msg: Message) -> None:
@@ -450,9 +450,9 @@ class scale(Messenger):
     """
 
     def __init__(self, fn: Callable[..., Any] | None = None, scale: ArrayLike = 1.0) -> None:
-        if not isinstance(scale, Tracer) and not np.all(np.asarray(scale) > 0):
+        self.scale = as_numbers("scale", scale)
+        if not isinstance(scale, Tracer) and not np.all(np.asarray(self.scale) > 0):
             raise ValueError(f"scale: the scale must be positive, not {scale}.")
-        self.scale = scale
         super().__init__(fn)
 
     def process_message(self, msg: Message) -> None:
