@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 RUNS = 3
 LENGTHS = (5, 10, 20, 35, 50)
@@ -73,7 +73,7 @@ def first_gradient(library: str, length: int) -> float:
         def its_model(transition: Any) -> None:
             z: Any = 0
             for t in markov(range(length)):
-                z = numpyro.sample(f"z_{t}", dist.Categorical(Vindex(transition)[z]))
+                z = numpyro.sample(f"z_{t}", cast(Any, dist.Categorical(Vindex(transition)[z])))
                 numpyro.sample(f"x_{t}", dist.Normal(1.0 * z, 1.0), obs=data[t])
 
         def density(transition: Any) -> Any:

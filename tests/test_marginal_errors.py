@@ -434,3 +434,69 @@ def test_logits_of_minus_infinity_are_impossible_categories() -> None:
     for logits in ([-np.inf, -np.inf], [np.inf, 0.0]):
         with pytest.raises(mx.ModelError, match="site 'z': the parameter 'logits'"):
             m.posterior({}, np.array(logits))
+
+
+# --- memory ------------------------------------------------------------------------------------------
+
+
+def documents(counts: Any) -> None:
+    """Words are an event: the log density passes through documents x categories x words."""
+    with mx.plate("categories", 4):
+        words = mx.sample("words", dist.Dirichlet(jnp.ones(counts.shape[1])))
+    with mx.plate("documents", len(counts)):
+        z = mx.sample("z", dist.Categorical(jnp.ones(4) / 4))
+        mx.sample("counts", dist.Multinomial(counts.sum(1), words[z]), obs=counts)
+
+
+def test_memory_of_event_dimensions_is_counted_before_it_is_taken() -> None:
+    counts = np.ones((300, 60), int)
+    params = {"words": np.full((4, 60), 1 / 60)}
+    needed = 300 * 4 * 60 * 4
+    assert mx.marginalize(documents).explain(counts, show=False).peak_bytes == needed
+    mx.marginalize(documents, memory_limit=needed).log_density(params, counts)
+    refused = mx.marginalize(documents, memory_limit=needed - 1)
+    with pytest.raises(mx.ModelError, match=f"(?s)an array of {needed:,} bytes.*Elimination"):
+        refused.log_density(params, counts)
+
+
+# --- other things that a model may do ------------------------------------------------------------------
+
+
+def test_a_model_that_draws_at_random_by_itself() -> None:
+    def model() -> None:
+        noise = jax.random.normal(mx.prng_key())
+        mx.sample("x", dist.Normal(noise, 1.0), obs=0.0)
+
+    with pytest.raises(mx.ModelError, match=r"asks for a random key.*handlers.seed\(model"):
+        mx.marginalize(model).log_density({})
+    assert np.isfinite(mx.marginalize(mx.handlers.seed(model, 0)).log_density({}))
+
+
+def test_complex_data() -> None:
+    with pytest.raises(mx.ModelError, match="site 'x': the observed value is complex"):
+        mx.marginalize(lambda: mx.sample("x", dist.Normal(0.0, 1.0), obs=1j)).log_density({})
+
+
+def test_an_improper_prior_adds_nothing() -> None:
+    def model() -> None:
+        u = mx.sample("u", dist.ImproperUniform(dist.constraints.positive, (), ()))
+        mx.sample("x", dist.Normal(u, 1.0), obs=0.5)
+
+    m = mx.marginalize(model)
+    np.testing.assert_allclose(m.log_density({"u": 0.5}), -0.5 * np.log(2 * np.pi), rtol=1e-6)
+    with pytest.raises(mx.ModelError, match="site 'u'.*not positive"):
+        m.log_density({"u": -1.0})
+
+
+def test_a_number_of_floating_type_may_be_an_observed_category() -> None:
+    def model(x: Any) -> None:
+        mx.sample("x", dist.Categorical(jnp.array([0.2, 0.8])), obs=x)
+
+    np.testing.assert_allclose(mx.marginalize(model).log_density({}, 1.0), np.log(0.8), rtol=1e-6)
+
+
+def test_a_model_of_nothing() -> None:
+    m = mx.marginalize(lambda: None)
+    assert m.log_density({}) == 0
+    assert m.posterior({}) == m.mode({}) == m.pointwise({}) == {}
+    assert m.entropy({}) == 0

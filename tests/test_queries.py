@@ -288,3 +288,32 @@ def test_what_a_model_reads_may_change_between_calls() -> None:
     np.testing.assert_allclose(m.posterior({})["z"], expected(), rtol=EXACT)
     world["shift"] = -1.0
     np.testing.assert_allclose(m.posterior({})["z"], expected(), rtol=EXACT)
+
+
+def test_a_global_variable_with_a_hundred_thousand_children_in_single_precision() -> None:
+    """The log weights of its values are large and differ by little."""
+    data = np.random.default_rng(0).normal(size=100_000)
+    shifts = np.array([0.0, 0.004, 0.008])
+
+    def model(x: Any) -> None:
+        z = mx.sample("z", dist.Categorical(jnp.ones(3) / 3))
+        with mx.plate("data", len(x)):
+            mx.sample("x", dist.Normal(jnp.asarray(shifts)[z], 1.0), obs=x)
+
+    log_weight = np.array([stats.norm.logpdf(data, shift, 1.0).sum() for shift in shifts])
+    expected = np.exp(log_weight - log_weight.max())
+    with jax.enable_x64(False):
+        found = mx.marginalize(model).posterior({}, data.astype(np.float32))["z"]
+    # The total of 100,000 terms of order one has a rounding error of about 0.03 in single precision.
+    np.testing.assert_allclose(found, expected / expected.sum(), atol=0.05)
+
+
+def test_the_values_behind_the_last_axis_of_a_posterior() -> None:
+    def model() -> None:
+        with mx.plate("data", 2):
+            mx.sample("n", dist.DiscreteUniform(np.array([3, 4]), np.array([4, 6])))
+        mx.sample("pair", dist.Bernoulli(0.5).expand([2]).to_event(1))  # pyright: ignore
+
+    supports = mx.marginalize(model).supports()
+    np.testing.assert_array_equal(supports["n"], [3, 4, 5, 6])
+    np.testing.assert_array_equal(supports["pair"], [[0, 0], [0, 1], [1, 0], [1, 1]])

@@ -29,7 +29,6 @@ from marginax.prepared import (
     Params,
     Prepared,
     check_params,
-    default_memory_limit,
     diagnose,
     prepare_model,
 )
@@ -103,7 +102,8 @@ class Marginal:
     Methods are pure functions of parameters and data: use `jax.jit`, `jax.grad` and `jax.vmap` on them.
     Called on numbers they check the parameters and data, compile themselves, and refuse data that are impossible
     under the parameters; inside of `jax.jit`, where numbers are not known, the result is then NaN
-    (of `mode` and `draw`: meaningless values, so ask for the density too).
+    (of `mode` and `draw`: meaningless values, so ask for the density too). An element that a mask switches
+    off is no variable: its posterior is uniform, and its mode and draws are any of its values.
 
     Every method raises `ModelError` for a model, data or parameters that make no sense, naming the
     site, and `IntractableError` where the plates make an exact sum exponential. Where a site states a
@@ -429,12 +429,37 @@ class Marginal:
                 if site.is_free and site.support is None
             }
             prepared = prepare_model(self.model, sites, values, args, kwargs, memory_limit=NO_LIMIT)
-            made.append(explanation(prepared.graph, prepared.plan, sites, prepared.peak_bytes))
+            made.append(explanation(prepared.graph, prepared.plan, sites, prepared.peak_bytes()))
 
         jax.eval_shape(run, abstract)
         if show:
             print(made[0])
         return made[0]
+
+    def supports(self, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
+        """The values of every discrete variable, in the order in which `posterior` has them.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            The model's arguments.
+
+        Returns
+        -------
+        dict of array, shape (K, *event_shape)
+            By site name.
+
+        Examples
+        --------
+        >>> import marginax as mx
+        >>> import marginax.distributions as dist
+        >>> def change():
+        ...     mx.sample("year", dist.DiscreteUniform(1851, 1854))
+        >>> mx.marginalize(change).supports()["year"].tolist()
+        [1851, 1852, 1853, 1854]
+        """
+        sites = collect_sites(self.model, *args, **kwargs)
+        return {n: s.support for n, s in sites.items() if s.is_free and s.support is not None}
 
     def prepare(self, params: Params, args: Any, kwargs: Any) -> Prepared:
         """The factor graph, plan and values of one call; for building other queries on."""
@@ -503,8 +528,7 @@ class Marginal:
         """How many draws may be evaluated at once."""
         example = {name: jnp.zeros(value.shape[1:], value.dtype) for name, value in flat.items()}
         prepared = prepare_model(self.model, sites, example, args, kwargs, self.memory_limit)
-        limit = default_memory_limit() if self.memory_limit is None else self.memory_limit
-        return max(limit // (SHARE_OF_A_BATCH * max(prepared.peak_bytes, 1)), 1)
+        return max(prepared.memory_limit // (SHARE_OF_A_BATCH * max(prepared.peak_bytes(), 1)), 1)
 
     def _possible(
         self, query: Query, key: Any, params: Params, args: Any, kwargs: Any, batch_size: int | None

@@ -36,12 +36,42 @@ class Prepared:
     plan: Plan
     values: Mapping[str, Any]
     sites: Mapping[str, Site]
-    peak_bytes: int
-    """The largest array of an evaluation, if nothing is fused away."""
+    memory_limit: int
+    """Bytes that the largest array of an evaluation may take."""
 
     def evaluate(self) -> Evaluated:
-        """Compute every factor."""
-        return self.graph.evaluate(self.values)
+        """Compute every factor.
+
+        Raises
+        ------
+        ModelError
+            When an array on the way is larger than the limit; under a trace, before it exists.
+        """
+        return self.graph.evaluate(self.values, self._refuse_above_limit)
+
+    def _refuse_above_limit(self, size: int) -> None:
+        if size > self.memory_limit:
+            table = explanation(self.graph, self.plan, self.sites, size)
+            raise ModelError(
+                f"summing out this model needs an array of {size:,} bytes, more than the limit of "
+                f"{self.memory_limit:,}. Split variables into smaller ones, put independent ones into a plate, or "
+                f"raise memory_limit= of marginalize.\n\n{table}"
+            )
+
+    def peak_bytes(self) -> int:
+        """The largest array of an evaluation, if nothing is fused away; nothing is computed."""
+        sizes = [_planned_bytes(self.graph, self.plan)]
+
+        def run(values: Mapping[str, Any]) -> None:
+            self.graph.evaluate(values, sizes.append)
+
+        jax.eval_shape(run, dict(self.values))
+        return max(sizes)
+
+
+def _planned_bytes(graph: FactorGraph, plan: Plan) -> int:
+    largest = max(plan.largest, graph.largest_factor())
+    return largest * np.dtype(jnp.result_type(float)).itemsize
 
 
 def prepare(
@@ -67,18 +97,9 @@ def prepare(
     enumerated = frozenset(name for name in latents if name not in values)
     graph = factor_graph(program, latents, enumerated)
     plan = make_plan(graph.terms(), graph.sizes, graph.plate_sizes, graph.home)
-    largest = max(plan.largest, graph.largest_factor())
-    prepared = Prepared(
-        graph, plan, values, sites, largest * np.dtype(jnp.result_type(float)).itemsize
-    )
     limit = default_memory_limit() if memory_limit is None else memory_limit
-    if prepared.peak_bytes > limit:
-        table = explanation(graph, plan, sites, prepared.peak_bytes)
-        raise ModelError(
-            f"summing out this model needs an array of {prepared.peak_bytes:,} bytes, more than the limit of "
-            f"{limit:,}. Split variables into smaller ones, put independent ones into a plate, or "
-            f"raise memory_limit= of marginalize.\n\n{table}"
-        )
+    prepared = Prepared(graph, plan, values, sites, limit)
+    prepared._refuse_above_limit(_planned_bytes(graph, plan))
     return prepared
 
 

@@ -90,12 +90,12 @@ def test_a_batch_and_a_second_derivative() -> None:
 
 
 def test_small_factors_join_large_ones_and_what_saves_nothing_is_done_directly() -> None:
-    a, b = factors(1.0)
-    unary = np.zeros((1, 1, K, 1), np.float32)
+    a, b = (jnp.asarray(x) for x in factors(1.0))
+    unary = jnp.zeros((1, 1, K, 1))
     pair = two_factors([unary, a, b, unary], 2)
     assert pair is not None
     assert sorted(x.shape for x in pair) == sorted(x.shape for x in (a, b))
     assert two_factors([a[:, :3, :5], b[:, :, :5, :3]], 2) is None  # small
     assert two_factors([a, unary], 2) is None  # nothing to multiply
-    third = np.zeros((1, N, 1, N), np.float32)
+    third = jnp.zeros((1, N, 1, N))
     assert two_factors([a, b, third], 2) is None  # the joint array is there already

@@ -135,7 +135,9 @@ def _sum_of_others_along(array: Array) -> Array:
 
 def _sums_of_others(arrays: Sequence[Array]) -> list[Array]:
     """For each array the sum of all others."""
-    zero = jnp.zeros((1,) * arrays[0].ndim, arrays[0].dtype) if arrays else jnp.zeros(())
+    if not arrays:
+        return []
+    zero = jnp.zeros((1,) * arrays[0].ndim, arrays[0].dtype)
     before = list(accumulate(arrays[:-1], jnp.add, initial=zero))
     after = list(accumulate(arrays[:0:-1], jnp.add, initial=zero))[::-1]
     return [b + a for b, a in zip(before, after, strict=True)]

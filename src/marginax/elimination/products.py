@@ -69,15 +69,15 @@ def log_product(a: Array, b: Array, axis: int, directly: Any) -> Array:
     directly : callable
         The same for the sum of the two, for where the product is not good enough.
     """
-    product = _sums(*_relative(a, b, axis), axis)
+    product = _sums(*_relative(a, b, axis), axis=axis)
     terms = max(a.shape[axis], b.shape[axis])
     info = jnp.finfo(product.dtype)
     large = product >= terms * info.tiny / info.eps
 
     def is_possible() -> Array:
         """Where a sum has a term that is not zero."""
-        counts = _sums(*((x > -jnp.inf).astype(product.dtype) for x in (a, b)), axis)
-        return counts > 0
+        left, right = ((x > -jnp.inf).astype(product.dtype) for x in (a, b))
+        return _sums(left, right, axis) > 0
 
     fine = jax.lax.cond(jnp.all(large), lambda: True, lambda: jnp.all(large | ~is_possible()))
     return jax.lax.cond(
@@ -87,7 +87,7 @@ def log_product(a: Array, b: Array, axis: int, directly: Any) -> Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _fast(a: Array, b: Array, axis: int) -> Array:
-    total = _sums(*_relative(a, b, axis), axis)
+    total = _sums(*_relative(a, b, axis), axis=axis)
     return jnp.log(total) + jnp.squeeze(_top(a, axis) + _top(b, axis), axis)
 
 

@@ -101,6 +101,7 @@ def evaluate_outputs(
     latents: Mapping[str, Site],
     values: Mapping[str, Any],
     is_wanted: Callable[[Key], bool],
+    visit: Callable[[int], None] = lambda size: None,
 ) -> dict[Key, Enumerated]:
     """Evaluate the outputs over the supports of the variables that they depend on.
 
@@ -117,6 +118,8 @@ def evaluate_outputs(
         The values of the others.
     is_wanted : callable
         Which outputs to evaluate.
+    visit : callable, optional
+        Called with the bytes of each array as it is made.
     """
     inputs = []
     for name in captured.inputs:
@@ -136,7 +139,7 @@ def evaluate_outputs(
         if is_wanted(key)
         and (key[0] != "value" or captured.dependence[key].keys() <= values.keys())
     ]
-    results = evaluate(captured.jaxpr.jaxpr, captured.jaxpr.consts, inputs, order, wanted)
+    results = evaluate(captured.jaxpr.jaxpr, captured.jaxpr.consts, inputs, order, wanted, visit)
     return dict(zip((captured.outputs[i] for i in wanted), results, strict=True))
 
 

@@ -59,6 +59,7 @@ def evaluate(
     inputs: Sequence[Enumerated],
     order: Mapping[str, int],
     wanted: Sequence[int] | None = None,
+    visit: Callable[[int], None] = lambda size: None,
 ) -> list[Enumerated]:
     """Evaluate a jaxpr on enumerated inputs.
 
@@ -74,6 +75,8 @@ def evaluate(
         The order in which the variables' axes stand.
     wanted : sequence of int, optional
         Positions of the outputs to evaluate; all of them when nothing is said.
+    visit : callable, optional
+        Called with the bytes of each array as it is made.
 
     Returns
     -------
@@ -94,11 +97,13 @@ def evaluate(
         if eqn.primitive.name in INLINED:
             inner: Any = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
             if isinstance(inner, jex_core.ClosedJaxpr):
-                outputs = evaluate(inner.jaxpr, inner.consts, arguments, order)
+                outputs = evaluate(inner.jaxpr, inner.consts, arguments, order, visit=visit)
             else:
-                outputs = evaluate(inner, (), arguments, order)
+                outputs = evaluate(inner, (), arguments, order, visit=visit)
         else:
             outputs = _bind(eqn, arguments, order, jaxpr.debug_info)
+            for output in outputs:
+                visit(np.size(output.array) * dtype_of(eqn.outvars[0]).itemsize)
         known.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in outvars]
 

@@ -116,15 +116,20 @@ class FactorGraph:
         ]
         return max(counts, default=1)
 
-    def evaluate(self, values: Mapping[str, Any]) -> Evaluated:
+    def evaluate(
+        self, values: Mapping[str, Any], visit: Callable[[int], None] = lambda size: None
+    ) -> Evaluated:
         """Compute every factor.
 
         Parameters
         ----------
         values : mapping of arrays
             Values of the latents that are not enumerated.
+        visit : callable, optional
+            Called with the bytes of each array on the way, before anything is allocated if the
+            caller is being traced.
         """
-        outputs = self._outputs(values, lambda key: key[0] != "valid")
+        outputs = self._outputs(values, lambda key: key[0] != "valid", visit)
         shapes = self.captured.output_shapes
         factors, variable_scales = [], {}
         for name, place in self.places.items():
@@ -168,9 +173,12 @@ class FactorGraph:
         return found
 
     def _outputs(
-        self, values: Mapping[str, Any], wanted: Callable[[Key], bool]
+        self,
+        values: Mapping[str, Any],
+        wanted: Callable[[Key], bool],
+        visit: Callable[[int], None] = lambda size: None,
     ) -> dict[Key, Enumerated]:
-        return evaluate_outputs(self.captured, self.latents, values, wanted)
+        return evaluate_outputs(self.captured, self.latents, values, wanted, visit)
 
     def _scale(self, key: Hashable, outputs: Mapping[Key, Any], factor: str, ndim: int) -> Scale:
         if key in self.scale_constants:

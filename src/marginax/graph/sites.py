@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from numpyro.distributions import ImproperUniform
 
 from marginax.graph.blame import NEEDS_A_NUMBER, blame
-from marginax.graph.distribution_layers import distribution_name, is_masked
+from marginax.graph.distribution_layers import distribution_name, is_masked, unwrapped
 from marginax.graph.supports import find_support
 from marginax.graph.validate import (
     check_observed,
@@ -79,7 +80,11 @@ class _Draft(handlers.seed):
     def process_message(self, msg: Message) -> None:
         if msg["type"] == "sample":
             check_parameters(msg)
-            if msg["value"] is None:
+            if msg["value"] is None and isinstance(unwrapped(msg["fn"]), ImproperUniform):
+                # It cannot be drawn from; its shape is all that is wanted here.
+                self.free.add(msg["name"])
+                msg["value"] = msg["fn"].support.feasible_like(jnp.zeros(msg["fn"].shape()))
+            elif msg["value"] is None:
                 kind = self.point_masses if is_point_mass(msg["fn"]) else self.free
                 kind.add(msg["name"])
         super().process_message(msg)

@@ -130,6 +130,8 @@ def check_observed(msg: Message) -> None:
     if not msg["is_observed"] or not is_concrete(msg["value"]):
         return
     name, value = msg["name"], np.asarray(msg["value"])
+    if value.dtype.kind == "c":
+        raise ModelError(f"site '{name}': the observed value is complex, but the site is real.")
     if not _is_numeric(value):
         return
     if is_masked(msg["fn"]):
