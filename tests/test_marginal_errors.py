@@ -462,16 +462,6 @@ def test_memory_of_event_dimensions_is_counted_before_it_is_taken() -> None:
 # --- other things that a model may do ------------------------------------------------------------------
 
 
-def test_a_model_that_draws_at_random_by_itself() -> None:
-    def model() -> None:
-        noise = jax.random.normal(mx.prng_key())
-        mx.sample("x", dist.Normal(noise, 1.0), obs=0.0)
-
-    with pytest.raises(mx.ModelError, match=r"asks for a random key.*handlers.seed\(model"):
-        mx.marginalize(model).log_density({})
-    assert np.isfinite(mx.marginalize(mx.handlers.seed(model, 0)).log_density({}))
-
-
 def test_complex_data() -> None:
     with pytest.raises(mx.ModelError, match="site 'x': the observed value is complex"):
         mx.marginalize(lambda: mx.sample("x", dist.Normal(0.0, 1.0), obs=1j)).log_density({})

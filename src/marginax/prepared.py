@@ -130,18 +130,7 @@ def run_model(
     fixed = handlers.substitute(model, data=values)
     args, kwargs = as_jax_arrays((args, kwargs))
     with isolated(), numpyro_checks(False):  # `collect_sites` has checked
-        return split_trace(handlers.trace(_WithoutChance(fixed)).get_trace(*args, **kwargs))
-
-
-class _WithoutChance(handlers.Messenger):
-    """Say what to do where a model wants to draw at random by itself."""
-
-    def process_message(self, msg: Message) -> None:
-        if msg["type"] == "prng_key" and msg["kwargs"]["rng_key"] is None:
-            raise ModelError(
-                "the model asks for a random key (mx.prng_key()), but an exact query runs it without one. Give "
-                "it one: marginalize(handlers.seed(model, rng_seed=0))."
-            )
+        return split_trace(handlers.trace(fixed).get_trace(*args, **kwargs))
 
 
 def split_trace(
