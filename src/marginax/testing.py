@@ -54,10 +54,13 @@ class BruteForce:
     @property
     def posterior(self) -> dict[str, np.ndarray]:
         """Marginal probabilities, each of shape (*batch_shape, K)."""
-        weight = np.exp(np.asarray(self.log_joint - self.log_density, dtype=np.float64))
         return {
             name: np.stack(
-                [np.tensordot(weight, index == k, axes=1) for k in range(self._sizes[name])], -1
+                [
+                    np.tensordot(self._probabilities, index == k, axes=1)
+                    for k in range(self._sizes[name])
+                ],
+                -1,
             )
             for name, index in self._indices.items()
         }
@@ -74,8 +77,13 @@ class BruteForce:
         for name, table in self.assignments.items():
             same = np.asarray(table) == np.asarray(values[name])
             match &= same.reshape(len(match), -1).all(axis=1)
-        log_joint = np.asarray(self.log_joint, dtype=np.float64)
-        return float(np.exp(log_joint[match] - float(self.log_density)).sum())
+        return float(self._probabilities[match].sum())
+
+    @property
+    def _probabilities(self) -> np.ndarray:
+        """Of each assignment, given the data."""
+        log_joint = np.asarray(self.log_joint, np.float64)
+        return np.exp(log_joint - np.logaddexp.reduce(log_joint))
 
     def table_index(self, values: Mapping[str, Any]) -> np.ndarray:
         """For a batch of draws, the row of each in the table of assignments, shape (draws,)."""
