@@ -31,8 +31,12 @@ $(VENV)/.dev: $(VENV)/.run
 tutorial: $(VENV)/.run
 	$(BIN)/marginax tutorial --out $(OUT)
 
+# Most programs of the tests run once, so that optimising them costs more time than it saves;
+# test-slow runs everything as users do.
+QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	XLA_FLAGS="$(QUICK) $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -284,9 +284,7 @@ def everything(m: mx.Marginal, d: Description) -> Any:
         value, gradient = jax.value_and_grad(lambda h: m.log_density({"heat": h}))(h)
         return value, gradient, (m.posterior(params), m.mode(params), draws)
 
-    # It runs once: what the compiler would optimise costs more than it saves.
-    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    return jax.device_get(jax.jit(answers, compiler_options=quick)(heat(d)))
+    return jax.device_get(jax.jit(answers)(heat(d)))
 
 
 def check_discrete(truth: Truth, posterior: Any, mode: Any, draws: Any) -> None:
