@@ -24,7 +24,7 @@ def _times_log(count: Any, probability: Any) -> Array:
     counts = count > 0
     possible = probability > 0
     logarithm = jnp.log(jnp.where(counts & possible, probability, 1.0))
-    return jnp.where(counts & ~possible, -jnp.inf, count * logarithm)
+    return jnp.where(counts & jnp.logical_not(possible), -jnp.inf, count * logarithm)
 
 
 def _times_log_complement(count: Any, probability: Any) -> Array:
@@ -32,7 +32,7 @@ def _times_log_complement(count: Any, probability: Any) -> Array:
     counts = count > 0
     possible = probability < 1
     logarithm = jnp.log1p(-jnp.where(counts & possible, probability, 0.0))
-    return jnp.where(counts & ~possible, -jnp.inf, count * logarithm)
+    return jnp.where(counts & jnp.logical_not(possible), -jnp.inf, count * logarithm)
 
 
 def _bernoulli(fn: Any, value: Array) -> Array:
