@@ -152,7 +152,9 @@ def mixture(data: Any) -> None:
     with mx.plate("components", 3):
         locs = mx.sample("locs", dist.Normal(0.0, 10.0))
     with mx.plate("data", len(data)):
-        z = mx.sample("z", dist.Categorical(P3))
+        # A copy: JAX gives an array that a kept program closed over in single precision back in
+        # single precision, also where double precision is asked for later.
+        z = mx.sample("z", dist.Categorical(P3.copy()))
         mx.sample("x", dist.Normal(locs[z], 1.0), obs=data)
 
 
