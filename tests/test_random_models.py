@@ -25,6 +25,7 @@ from scipy import stats
 
 import marginax as mx
 import marginax.distributions as dist
+from marginax.testing import BruteForce
 
 PLATES = "ABC"  # of dimensions -1, -2 and -3
 LARGEST = 4096  # assignments that brute force may have to sum
@@ -256,15 +257,15 @@ def test_every_answer_equals_brute_force(part: int) -> None:
 def check_answers(d: Description) -> None:
     """Value and gradient in double and single precision, marginals, mode, draws."""
     m = mx.marginalize(model_of(d))
-    truth = brute_force(d)
-    expected = np.logaddexp.reduce(truth.log_joint)
+    oracle, slopes = brute_force(d)
+    expected = np.logaddexp.reduce(np.asarray(oracle.log_joint))
     with jax.enable_x64(True):
         value, gradient, answers = everything(m, d)
         np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-9)
         if np.isfinite(expected):
-            slope = np.exp(truth.log_joint - expected) @ truth.slopes
+            slope = slopes @ np.exp(np.asarray(oracle.log_joint) - expected)
             np.testing.assert_allclose(gradient, slope, rtol=1e-9, atol=1e-9)
-            check_discrete(truth, *answers)
+            check_discrete(oracle, *answers)
         else:
             np.testing.assert_array_equal(np.isfinite(gradient), True)
             with pytest.raises(mx.ModelError, match="no joint assignment|impossible"):
@@ -287,80 +288,52 @@ def everything(m: mx.Marginal, d: Description) -> Any:
     return jax.device_get(jax.jit(answers)(heat(d)))
 
 
-def check_discrete(truth: Truth, posterior: Any, mode: Any, draws: Any) -> None:
-    assert set(posterior) == set(mode) == set(draws) == set(truth.assignments)
-    if not truth.assignments:
+def check_discrete(oracle: BruteForce, posterior: Any, mode: Any, draws: Any) -> None:
+    assert set(posterior) == set(mode) == set(draws) == set(oracle.assignments)
+    if not oracle.assignments:
         return
-    probability = np.exp(truth.log_joint - np.logaddexp.reduce(truth.log_joint))
-    for name, values in truth.assignments.items():
-        for k in range(posterior[name].shape[-1]):
-            marginal = np.tensordot(probability, values == k, axes=1)
-            np.testing.assert_allclose(posterior[name][..., k], marginal, rtol=1e-9, atol=1e-12)
-    (row,) = truth.rows({name: value[None] for name, value in mode.items()})
-    np.testing.assert_allclose(truth.log_joint[row], truth.log_joint.max(), rtol=1e-9, atol=1e-9)
+    for name, probability in oracle.posterior.items():
+        np.testing.assert_allclose(posterior[name], probability, rtol=1e-9, atol=1e-12)
+    log_joint = np.asarray(oracle.log_joint)
+    (row,) = oracle.table_index({name: value[None] for name, value in mode.items()})
+    np.testing.assert_allclose(log_joint[row], log_joint.max(), rtol=1e-9, atol=1e-9)
     # One false alarm in ten thousand runs of all the models.
-    assert_frequencies(truth.rows(draws), probability, 1e-4 / (PARTS * EXAMPLES))
+    weight = np.exp(log_joint - log_joint.max())
+    assert_frequencies(oracle.table_index(draws), weight, 1e-4 / (PARTS * EXAMPLES))
 
 
-@dataclass(frozen=True)
-class Truth:
-    """Every assignment, its log joint density, and the derivative of that by each temperature."""
+def brute_force(d: Description) -> tuple[BruteForce, np.ndarray]:
+    """The oracle in NumPy, straight from the description: no model is run for it.
 
-    assignments: dict[str, np.ndarray]
-    log_joint: np.ndarray
-    slopes: np.ndarray
-
-    def rows(self, values: dict[str, Any]) -> np.ndarray:
-        """Where these assignments stand among all."""
-        flat = {name: np.reshape(v, (len(v), -1)) for name, v in self.assignments.items()}
-        base = max(1 + int(v.max()) for v in flat.values())
-        places = base ** np.arange(sum(v.shape[1] for v in flat.values()), dtype=object)
-
-        def code(given: dict[str, Any]) -> list[int]:
-            digits = np.concatenate([np.reshape(v, (len(v), -1)) for v in given.values()], axis=1)
-            return list(digits.astype(object) @ places)
-
-        row = {c: i for i, c in enumerate(code(self.assignments))}
-        return np.array([row[c] for c in code({name: values[name] for name in flat})])
-
-
-def brute_force(d: Description) -> Truth:
-    """The oracle in NumPy: the sum over all assignments, straight from the description."""
-    latent = [i for i, s in enumerate(d.statements) if s.kind == "latent"]
-    elements = {i: math.prod(d.shape(d.statements[i].plates)) for i in latent}
-    ranges = [range(d.statements[i].size) for i in latent for _ in range(elements[i])]
-    rows = list(product(*ranges))
-    table = np.array(rows, int).reshape(len(rows), len(ranges))
-    columns = np.split(table, np.cumsum([elements[i] for i in latent])[:-1], axis=1)
-    values = {
-        i: column.reshape(-1, *d.shape(d.statements[i].plates))
-        for i, column in zip(latent, columns if latent else [], strict=True)
-    }
+    Beside it the derivatives of every assignment's log joint density by the temperatures, one row for
+    each temperature. In here assignments are the last axis, so that plates meet as they do in models.
+    """
+    latent = {i: s for i, s in enumerate(d.statements) if s.kind == "latent"}
+    ranges = [range(s.size) for s in latent.values() for _ in range(math.prod(d.shape(s.plates)))]
+    table = np.array(list(zip(*product(*ranges), strict=True)), int)
+    count = math.prod(len(r) for r in ranges)
+    values, start = {}, 0
+    for i, s in latent.items():
+        shape = d.shape(s.plates)
+        values[i] = table[start : start + math.prod(shape)].reshape(*shape, count)
+        start += math.prod(shape)
 
     temperatures = heat(d)
-    log_joint = np.full(len(table), stats.norm.logpdf(temperatures).sum())
-    slopes = np.tile(-temperatures, (len(table), 1))
+    log_joint = np.full(count, stats.norm.logpdf(temperatures).sum())
+    slopes = np.tile(-temperatures[:, None], count)
     for i, (s, logs) in enumerate(zip(d.statements, tables_of(d), strict=True)):
-        finite = np.where(np.isfinite(logs), logs, 0.0)
-        with np.errstate(invalid="ignore"):
-            scores = np.where(np.isfinite(logs), finite * temperatures[i], -np.inf)
-        slope = finite
+        slope = np.where(np.isfinite(logs), logs, 0.0)
+        density = np.where(np.isfinite(logs), slope * temperatures[i], -np.inf)
+        at = [values[p] for p in s.parents]
         if s.kind != "factor":
-            scores = scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
-            slope = finite - (np.exp(scores) * finite).sum(axis=-1, keepdims=True)
-        shape = d.shape(s.plates)
-        at = [
-            values[p].reshape(len(table), *full(values[p].shape[1:], len(shape))) for p in s.parents
-        ]
-        if s.kind != "factor":
-            at.append(values[i] if s.kind == "latent" else np.zeros((len(table), *shape), int))
-        at = tuple(np.broadcast_to(v, (len(table), *shape)) for v in at)
-        each = tuple(range(1, 1 + len(shape)))
-        log_joint = log_joint + np.broadcast_to(scores[at], (len(table), *shape)).sum(axis=each)
-        slopes[:, i] += np.broadcast_to(slope[at], (len(table), *shape)).sum(axis=each)
-    return Truth({f"latent_{i}": values[i] for i in latent}, log_joint, slopes)
+            density = density - np.logaddexp.reduce(density, axis=-1, keepdims=True)
+            slope = slope - (np.exp(density) * slope).sum(axis=-1, keepdims=True)
+            at.append(values.get(i, np.zeros(1, int)))  # the first value is observed
+        index = tuple(np.broadcast_arrays(*at)) if at else ()
+        elements = (*d.shape(s.plates), count)
+        log_joint += np.broadcast_to(density[index], elements).reshape(-1, count).sum(axis=0)
+        slopes[i] += np.broadcast_to(slope[index], elements).reshape(-1, count).sum(axis=0)
 
-
-def full(shape: tuple[int, ...], rank: int) -> tuple[int, ...]:
-    """A shape with ones before it, to some rank."""
-    return (1,) * (rank - len(shape)) + shape
+    assignments: dict[str, Any] = {f"latent_{i}": np.moveaxis(v, -1, 0) for i, v in values.items()}
+    sizes = {f"latent_{i}": s.size for i, s in latent.items()}
+    return BruteForce(log_joint, assignments, assignments, sizes), slopes

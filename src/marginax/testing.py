@@ -41,10 +41,10 @@ class BruteForce:
         The assignments.
     """
 
-    log_joint: Array
-    assignments: dict[str, Array]
-    _indices: dict[str, np.ndarray]
-    _sizes: dict[str, int]
+    log_joint: Array | np.ndarray
+    assignments: Mapping[str, Array | np.ndarray]
+    _indices: Mapping[str, np.ndarray]
+    _sizes: Mapping[str, int]
 
     @property
     def log_density(self) -> Array:
@@ -54,13 +54,10 @@ class BruteForce:
     @property
     def posterior(self) -> dict[str, np.ndarray]:
         """Marginal probabilities, each of shape (*batch_shape, K)."""
+        weight = self._probabilities
         return {
             name: np.stack(
-                [
-                    np.tensordot(self._probabilities, index == k, axes=1)
-                    for k in range(self._sizes[name])
-                ],
-                -1,
+                [np.tensordot(weight, index == k, axes=1) for k in range(self._sizes[name])], -1
             )
             for name, index in self._indices.items()
         }
