@@ -54,6 +54,7 @@ examples: $(VENV)/.run
 	$(BIN)/python examples/tutorial.py
 	$(BIN)/python examples/iris.py
 	for script in examples/latent_discrete/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in examples/hidden_markov/*.py; do $(BIN)/python $$script || exit 1; done
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/log_density.py

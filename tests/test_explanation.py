@@ -102,3 +102,30 @@ def test_what_does_not_fit_into_memory_can_still_be_explained() -> None:
         mx.sample("x", dist.Normal(1.0 * sum(z), 1.0), obs=3.0)
 
     assert mx.marginalize(joined, memory_limit=1).explain(show=False).plan.largest == 20**12
+
+
+def test_a_series_is_one_step_and_those_that_stand_apart() -> None:
+    def hidden_markov(ys: Any) -> None:
+        stay = mx.sample("stay", dist.Beta(2.0, 2.0))
+
+        def step(z: Any, y: Any) -> Any:
+            z = mx.sample("z", dist.Bernoulli(jnp.where(z == 1, stay, 1 - stay)))
+            mx.sample("y", dist.Normal(1.0 * z, 1.0), obs=y)
+            return z, None
+
+        mx.scan(step, mx.sample("start", dist.Bernoulli(0.5)), ys)
+
+    e = mx.marginalize(hidden_markov).explain(np.zeros(100), show=False)
+    parents = {f.name: f.parents for f in e.factors}
+    assert parents == {
+        "stay": ("stay",),
+        "start": ("start",),
+        "z[0]": ("stay", "start"),
+        "y[0]": ("z[0]",),
+        "z": ("stay", "z[t-1]"),
+        "y": ("z[t]",),
+    }
+    assert e.series == {"steps of z": 100}
+    words = " ".join(str(e).split())
+    assert "steps of z 100 1 99" in words
+    assert "for 99 steps of z" in words

@@ -13,6 +13,7 @@ from marginax.language.primitives import (
     sample as sample,
     subsample as subsample,
 )
+from marginax.language.scan import markov as markov, scan as scan
 from marginax.marginal import (
     Marginal as Marginal,
     TruncationWarning as TruncationWarning,

@@ -54,6 +54,8 @@ class Explanation:
         Additions and exponentials of the elimination, roughly, for one evaluation of the value.
     peak_bytes : int
         The largest array of the evaluation, in bytes, if nothing is fused away.
+    series : dict
+        Numbers of steps, by the name of a scan's time axis; in ``plates`` it has those that are alike.
     not_marginalized : dict
         Every other latent site, and why it is not summed out.
     """
@@ -64,6 +66,7 @@ class Explanation:
     plan: Plan
     flops: int
     peak_bytes: int
+    series: Mapping[str, int]
     not_marginalized: Mapping[str, str]
 
     def __str__(self) -> str:
@@ -90,7 +93,19 @@ class Explanation:
                     for f in self.factors
                 ],
             ),
-            _table("Plates", ("plate", "size"), [(n, f"{s:,}") for n, s in self.plates.items()]),
+            _table(
+                "Plates",
+                ("plate", "size"),
+                [(n, f"{s:,}") for n, s in self.plates.items() if n not in self.series],
+            ),
+            _table(
+                "Series",
+                ("series", "steps", "that stand apart", "that are alike"),
+                [
+                    (n, f"{s:,}", f"{s - self.plates[n]:,}", f"{self.plates[n]:,}")
+                    for n, s in self.series.items()
+                ],
+            ),
             "Elimination\n" + "\n".join("  " + line for line in str(self.plan).splitlines()),
             f"Cost\n  {self.flops:,} FLOPs; largest array {_bytes(self.peak_bytes)}",
             _table("Not summed out", ("site", "why"), list(self.not_marginalized.items())),
@@ -110,8 +125,8 @@ def explanation(
         Variable(
             name,
             site.distribution,
-            graph.sizes[name],
-            tuple(frame.name for frame in site.plates),
+            0 if site.support is None else len(site.support),
+            (*(series.name for series in site.series), *(frame.name for frame in site.plates)),
             parents_of(name) if name in graph.places else (),
         )
         for name, site in graph.variables.items()
@@ -119,10 +134,10 @@ def explanation(
     factors = tuple(
         FactorRow(
             term.name,
-            graph.parents(term.name),
+            _names_at(graph, term.name),
             term.variables,
-            tuple(frame.name for frame in graph.places[term.name].plates),
-            sites[term.name].is_observed if term.name in sites else False,
+            graph.places[term.name].axes,
+            (site := sites.get(graph.places[term.name].density)) is not None and site.is_observed,
         )
         for term in graph.terms()
     )
@@ -131,7 +146,17 @@ def explanation(
         for name, site in sites.items()
         if site.is_free and name not in graph.variables
     }
-    return Explanation(variables, factors, graph.plate_sizes, plan, plan.flops, peak_bytes, others)
+    series = {r.time: r.series.length for r in graph.captured.recurrences}
+    return Explanation(
+        variables, factors, graph.plate_sizes, plan, plan.flops, peak_bytes, series, others
+    )
+
+
+def _names_at(graph: FactorGraph, factor: str) -> tuple[str, ...]:
+    """The latents that a factor depends on, those of its scan by the names that they have at its steps."""
+    place = graph.places[factor]
+    outside = [p for p in graph.parents(factor) if p not in graph.variables]
+    return (*outside, *(v for v in place.variables if v != place.own or place.time is None))
 
 
 def _why_not(site: Site) -> str:

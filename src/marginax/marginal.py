@@ -21,6 +21,7 @@ from jax import Array
 import marginax.queries as queries
 from marginax.compiled import remembered_jit
 from marginax.explanation import Explanation, explanation
+from marginax.filtering import filtered
 from marginax.graph.sites import Site, collect_sites
 from marginax.graph.validate import is_concrete
 from marginax.language import handlers
@@ -63,7 +64,8 @@ def marginalize(model: Callable[..., Any], *, memory_limit: int | None = None) -
     Returns
     -------
     Marginal
-        Its methods are pure functions of parameters and data: use `jax.jit`, `jax.grad`, `jax.vmap` on them.
+        Its methods are pure functions of parameters and data: use `jax.jit`, `jax.grad`, `jax.vmap`
+        on them.
 
     Examples
     --------
@@ -99,11 +101,12 @@ class Marginal:
     its site's shape (``(draws,)``, ``(chains, draws)``, ...), and so has every result. As many draws as
     fit into memory are evaluated at once, or ``batch_size=``.
 
-    Methods are pure functions of parameters and data: use `jax.jit`, `jax.grad` and `jax.vmap` on them.
-    Called on numbers they check the parameters and data, compile themselves, and refuse data that are impossible
-    under the parameters; inside of `jax.jit`, where numbers are not known, the result is then NaN
-    (of `mode` and `draw`: meaningless values, so ask for the density too). An element that a mask switches
-    off is no variable: its posterior is uniform, and its mode and draws are any of its values.
+    Methods are pure functions of parameters and data: use `jax.jit`, `jax.grad` and `jax.vmap` on
+    them. Called on numbers they check the parameters and data, compile themselves, and refuse data
+    that are impossible under the parameters; inside of `jax.jit`, where numbers are not known, the
+    result is then NaN (of `mode` and `draw`: meaningless values, so ask for the density too). An
+    element that a mask switches off is no variable: its posterior is uniform, and its mode and
+    draws are any of its values.
 
     Every method raises `ModelError` for a model, data or parameters that make no sense, naming the
     site, and `IntractableError` where the plates make an exact sum exponential. Where a site states a
@@ -195,8 +198,8 @@ class Marginal:
         Returns
         -------
         dict of array, each of its site's shape
-            The joint maximum, which need not be the maximum of each marginal. Of several equal maxima one
-            consistent assignment is returned.
+            The joint maximum, which need not be the maximum of each marginal. Of several equal
+            maxima one consistent assignment is returned.
 
         Examples
         --------
@@ -248,10 +251,15 @@ class Marginal:
     ) -> dict[str, Array]:
         """Log-likelihood of each observation, the discrete variables summed out.
 
-        Of an observation that shares a discrete variable with others it is the density given those others,
-        ``log p(x_i | params, x_others)``: just what leave-one-out importance weights (PSIS-LOO, Vehtari,
-        Gelman and Gabry, 2017) need. Where it shares none, as in a mixture, that is the
-        density of the observation alone, ``log sum_z p(z | params) p(x_i | z, params)``.
+        Of an observation that shares a discrete variable with others it is the density given those
+        others, ``log p(x_i | params, x_others)``: just what leave-one-out importance weights
+        (PSIS-LOO, Vehtari, Gelman and Gabry, 2017) need. Where it shares none, as in a mixture,
+        that is the density of the observation alone, ``log sum_z p(z | params) p(x_i | z,
+        params)``.
+
+        In a `scan` it is the density one step ahead: of an observation given all steps before, the
+        sites stated before it in its own step and that step's other elements. Over a series of
+        single observations these add up to the log-likelihood.
 
         Parameters
         ----------
@@ -282,6 +290,47 @@ class Marginal:
         Array([-1.61, -2.11], dtype=float32)
         """
         return self._ask(queries.pointwise, None, params, args, kwargs, batch_size)
+
+    def filtered(
+        self, params: Params, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> dict[str, Array]:
+        """Probabilities of the discrete variables of every `scan`, given the steps up to their own.
+
+        What `posterior` would say at each step, were the series to end there. Everything that is
+        stated outside of scans counts as known from the beginning, unless it depends on what a scan
+        carries in the end.
+
+        Parameters
+        ----------
+        params : mapping
+            Values by site name.
+        *args, **kwargs
+            The model's arguments.
+        batch_size : int, optional
+            How many draws of a batch are evaluated at once; as many as fit when nothing is said.
+
+        Returns
+        -------
+        dict of array, shape (steps, *batch_shape, K)
+            By site name.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp
+        >>> import marginax as mx
+        >>> import marginax.distributions as dist
+        >>> def model(y):
+        ...     def step(z, y):
+        ...         z = mx.sample("z", dist.Bernoulli(0.2 + 0.6 * z))
+        ...         mx.sample("y", dist.Bernoulli(0.25 + 0.5 * z), obs=y)
+        ...         return z, None
+        ...     mx.scan(step, 0, y)
+        >>> found = mx.marginalize(model).filtered({}, jnp.array([0.0, 1.0]))
+        >>> (100 * found["z"]).round().astype(int)
+        Array([[92,  8],
+               [51, 49]], dtype=int32)
+        """
+        return self._possible(filtered, None, params, args, kwargs, batch_size)
 
     def pairwise(
         self,
@@ -376,8 +425,8 @@ class Marginal:
         Returns
         -------
         dict of array, shape (*batch_shape)
-            For every variable whose support is cut. From the last two probabilities, as if the rest were a
-            geometric series; 1 where they do not fall.
+            For every variable whose support is cut. From the last two probabilities, as if the rest
+            were a geometric series; 1 where they do not fall.
 
         Examples
         --------

@@ -17,7 +17,7 @@ import numpy as np
 
 from marginax.elimination.plan import Plan, make_plan
 from marginax.explanation import explanation
-from marginax.graph.factors import Evaluated, FactorGraph, LogDensity, factor_graph, log_density_of
+from marginax.graph.factors import Evaluated, FactorGraph, LogDensity, density_trace, factor_graph
 from marginax.graph.sites import Site, as_jax_arrays
 from marginax.graph.validate import check_value, numpyro_checks
 from marginax.language import handlers
@@ -96,7 +96,7 @@ def prepare(
     latents = {name: site for name, site in sites.items() if site.is_free or name in values}
     enumerated = frozenset(name for name in latents if name not in values)
     graph = factor_graph(program, latents, enumerated)
-    plan = make_plan(graph.terms(), graph.sizes, graph.plate_sizes, graph.home)
+    plan = make_plan(graph.terms(), graph.sizes, graph.plate_sizes, graph.home, chains=graph.chains)
     limit = default_memory_limit() if memory_limit is None else memory_limit
     prepared = Prepared(graph, plan, values, sites, limit)
     prepared._refuse_above_limit(_planned_bytes(graph, plan))
@@ -130,14 +130,14 @@ def run_model(
     fixed = handlers.substitute(model, data=values)
     args, kwargs = as_jax_arrays((args, kwargs))
     with isolated(), numpyro_checks(False):  # `collect_sites` has checked
-        return split_trace(handlers.trace(fixed).get_trace(*args, **kwargs))
+        return split_trace(density_trace(fixed).get_trace(*args, **kwargs))
 
 
 def split_trace(
     trace: Mapping[str, Message],
 ) -> tuple[dict[str, LogDensity], dict[str, Any]]:
-    """The log densities and the deterministic values of a recorded run."""
-    densities = {n: log_density_of(m) for n, m in trace.items() if m["type"] == "sample"}
+    """The log densities and the deterministic values of a run recorded by `density_trace`."""
+    densities = {n: m["density"] for n, m in trace.items() if m["type"] == "sample"}
     recorded = {n: m["value"] for n, m in trace.items() if m["type"] == "deterministic"}
     return densities, recorded
 

@@ -15,14 +15,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import logsumexp
 
 from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
 from marginax.elimination.outside import outside_messages
 from marginax.elimination.plan import Plan, Term, make_plan
 from marginax.elimination.semiring import ENTROPY, MAX, SUM, Semiring, sample_semiring
+from marginax.filtering import in_order, one_step_ahead, predictive
 from marginax.graph.factors import Evaluated, several
+from marginax.graph.recurrence import Recurrence, at, back
 from marginax.graph.sites import Site
 from marginax.graph.supports import beyond_the_cut
 from marginax.language.errors import ModelError
@@ -60,7 +61,13 @@ def _plan(prepared: Prepared, extra: Sequence[Factor]) -> Plan:
         return prepared.plan
     graph = prepared.graph
     terms = [Term(f.name, f.variables, frozenset(f.plates)) for f in extra]
-    return make_plan([*graph.terms(), *terms], graph.sizes, graph.plate_sizes, graph.home)
+    return make_plan(
+        [*graph.terms(), *terms],
+        graph.sizes,
+        graph.plate_sizes,
+        graph.home,
+        chains=graph.chains,
+    )
 
 
 def weights(
@@ -80,39 +87,78 @@ def weights(
     Returns
     -------
     list of array, array
-        Each has an axis for each plate of the group, leftmost first, then one for each variable.
+        Each has an axis for the steps if the group is stated in a scan, one for each plate,
+        leftmost first, then one for each variable.
     """
     evaluated = prepared.evaluate()
     dtype = jnp.result_type(float, *[factor.array.dtype for factor in evaluated.factors])
-    tilts = [_tilt(prepared, evaluated, scope, dtype) for scope in scopes]
+    tilts = [_tilts(prepared, evaluated, scope, dtype) for scope in scopes]
 
-    def total(arrays: list[Array]) -> Array:
-        tilted = [replace(t, array=array) for t, array in zip(tilts, arrays, strict=True)]
+    def total(arrays: list[list[Array]]) -> Array:
+        tilted = [
+            replace(tilt, array=array)
+            for group, of_group in zip(tilts, arrays, strict=True)
+            for tilt, array in zip(group, of_group, strict=True)
+        ]
         return log_total(prepared, semiring, evaluated, tilted)
 
-    value, gradients = jax.value_and_grad(total)([tilt.array for tilt in tilts])
-    # A scale multiplies the logarithm and with it the gradient: take it out again.
+    zeros = [[tilt.array for tilt in group] for group in tilts]
+    value, gradients = jax.value_and_grad(total)(zeros)
     shares = [
-        g / jnp.sum(g, tuple(range(len(tilt.plates), g.ndim)), keepdims=True)
-        for tilt, g in zip(tilts, gradients, strict=True)
+        _series(prepared, scope, [_share(g, len(t.plates)) for g, t in zip(of, group, strict=True)])
+        for scope, of, group in zip(scopes, gradients, tilts, strict=True)
     ]
     return shares, value
 
 
-def _tilt(prepared: Prepared, evaluated: Evaluated, scope: tuple[str, ...], dtype: Any) -> Factor:
-    sites = [prepared.graph.variables[name] for name in scope]
+def _share(gradient: Array, n_plates: int) -> Array:
+    """A scale multiplies the logarithm and with it the gradient: take it out again."""
+    return gradient / jnp.sum(gradient, tuple(range(n_plates, gradient.ndim)), keepdims=True)
+
+
+def _recurrence_of(prepared: Prepared, scope: tuple[str, ...]) -> Recurrence | None:
+    """The scan in which a group of variables is stated."""
+    found = {r.time: r for v in scope if (r := prepared.graph.recurrence(v)) is not None}
+    if len(found) > 1:
+        raise ModelError(
+            f"{' and '.join(map(repr, scope))} are stated in different scans; only variables of one scan have "
+            "probabilities together, step by step."
+        )
+    return next(iter(found.values()), None)
+
+
+def _tilts(
+    prepared: Prepared, evaluated: Evaluated, scope: tuple[str, ...], dtype: Any
+) -> list[Factor]:
+    """Zeros to add to the logarithm for each joint value; in a scan, for each head and for the rest."""
+    graph, recurrence = prepared.graph, _recurrence_of(prepared, scope)
+    sites = [graph.variables[name] for name in scope]
     frames = {frame.name: frame for site in sites for frame in several(site.plates)}
-    plates = sorted(frames.values(), key=lambda frame: frame.dim)
-    sizes = [len(_values(site)) for site in sites]
-    # A factor of two variables stands where the one that is further inside stands.
-    scales = max((evaluated.variable_scales.get(name, ()) for name in scope), key=len)
-    return Factor(
-        f"tilt of {' and '.join(scope)}",
-        tuple(frame.name for frame in plates),
-        scope,
-        jnp.zeros((*(frame.size for frame in plates), *sizes), dtype),
-        scales,
-    )
+    plates = tuple(frame.name for frame in sorted(frames.values(), key=lambda frame: frame.dim))
+    named = [(scope, plates)]
+    if recurrence is not None:
+        inside = recurrence.variables.values()
+        named = [
+            (tuple(at(v, t) if v in inside else v for v in scope), plates)
+            for t in range(recurrence.heads)
+        ]
+        if recurrence.length:
+            now = tuple(back(v, 0) if v in inside else v for v in scope)
+            named.append((now, (recurrence.time, *plates)))
+    tilts = []
+    for variables, axes in named:
+        shape = (*(graph.plate_sizes[p] for p in axes), *(graph.sizes[v] for v in variables))
+        # A factor of two variables stands where the one that is further inside stands.
+        scales = max((evaluated.variable_scales.get(v, ()) for v in variables), key=len)
+        name = f"tilt of {' and '.join(variables)}"
+        tilts.append(Factor(name, axes, variables, jnp.zeros(shape, dtype), scales))
+    return tilts
+
+
+def _series(prepared: Prepared, scope: tuple[str, ...], parts: Sequence[Array]) -> Array:
+    """What was found of each head and of the rest, as one array with the steps on its first axis."""
+    recurrence = _recurrence_of(prepared, scope)
+    return parts[0] if recurrence is None else in_order(recurrence, parts)
 
 
 def _values(site: Site) -> Any:
@@ -192,26 +238,45 @@ def entropy(prepared: Prepared, key: Any = None) -> tuple[Array, Array]:
 
 
 def pointwise(prepared: Prepared, key: Any = None) -> dict[str, Array]:
-    """For every observed site, each element's log-likelihood given all others."""
+    """For every observed site, each element's log-likelihood given all others; in a scan, given the past."""
     graph = prepared.graph
     evaluated = prepared.evaluate()
-    messages = outside_messages(prepared.plan, evaluated.factors, graph.plate_sizes)
+    inside = [f for f in evaluated.factors if graph.places[f.name].time is not None]
+    outside = [f for f in evaluated.factors if graph.places[f.name].time is None]
     found = {}
-    for factor, message in zip(evaluated.factors, messages, strict=True):
+    if inside:
+        found = one_step_ahead(prepared, evaluated)
+        outside += _seen_from_outside(prepared, evaluated, inside, outside)
+    terms = [Term(f.name, f.variables, frozenset(f.plates)) for f in outside]
+    plan = make_plan(terms, graph.sizes, graph.plate_sizes, graph.home) if inside else prepared.plan
+    messages = outside_messages(plan, outside, graph.plate_sizes)
+    for factor, message in zip(outside, messages, strict=True):
         site = prepared.sites.get(factor.name)
         if site is None or not site.is_observed or site.is_auxiliary:
             continue
         if not factor.variables:
             found[factor.name] = graph.elementwise(factor.name, prepared.values)
             continue
-        axes = tuple(range(len(factor.plates), len(factor.plates) + len(factor.variables)))
-        without = logsumexp(message.array, axes)
-        value = logsumexp(message.array + factor.array, axes) - without
+        value = predictive(factor, message)
         sizes = {frame.dim: frame.size for frame in several(site.plates)}
         shape = [sizes.get(dim, 1) for dim in range(-len(site.batch_shape), 0)]
         full = [size for dim, size in sorted(sizes.items())]
         found[factor.name] = jnp.broadcast_to(value, full).reshape(shape)
     return found
+
+
+def _seen_from_outside(
+    prepared: Prepared, evaluated: Evaluated, inside: list[Factor], outside: list[Factor]
+) -> list[Factor]:
+    """What all scans say of the variables that factors outside of them have, as factors."""
+    graph = prepared.graph
+    terms = [Term(f.name, f.variables, frozenset(f.plates)) for f in inside]
+    keep = {v for f in outside for v in f.variables}
+    plan = make_plan(terms, graph.sizes, graph.plate_sizes, graph.home, keep, graph.chains)
+    kept = contract(
+        plan, inside, SUM, graph.plate_sizes, graph.plate_scales, evaluated.variable_scales
+    ).kept
+    return [replace(f, name=f"what is inside, {f.name}") for f in kept]
 
 
 @dataclass(frozen=True)

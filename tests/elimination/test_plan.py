@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pytest
 
 from marginax.elimination.plan import (
+    Advance,
+    Chain,
     Eliminate,
     IntractableError,
     Multiply,
@@ -56,8 +59,14 @@ def products(plan: Plan) -> list[tuple[str, ...]]:
 
 
 def slots_are_used_once(plan: Plan) -> bool:
-    used = [i for s in plan.steps for i in (s.inputs if isinstance(s, Eliminate) else (s.input,))]
-    made = [step.output for step in plan.steps]
+    used, made = [], []
+    for step in plan.steps:
+        if isinstance(step, Advance):
+            used += [*(i for group in step.incoming for i in group), *step.potentials]
+            made += step.outputs
+        else:
+            used += step.inputs if isinstance(step, Eliminate) else (step.input,)
+            made.append(step.output)
     everything = [*range(len(plan.terms)), *made]
     return sorted([*used, *plan.results]) == sorted(everything)
 
@@ -133,6 +142,7 @@ def test_the_same_model_has_the_same_plan() -> None:
     factors = ["a@A", "b@B", "ca@A", "db@B", "e", "ae@A", "be@B"]
     first = plan_of(factors)
     assert first == plan_of(factors)
+    assert isinstance(first.steps[0], Eliminate)
     assert first.steps[0].output == len(factors)
 
 
@@ -237,11 +247,11 @@ def test_kept_variables_stay_in_what_is_left() -> None:
     plan = plan_of(["a", "ba", "cb"], keep="b")
     assert set(plan.order) == {"a", "c"}
     kept = [plan.terms[slot].variables for slot in plan.results if slot < len(plan.terms)]
-    made = {step.output: step for step in plan.steps}
+    made = {step.output: step for step in plan.steps if isinstance(step, Eliminate)}
     kept += [
         tuple(v for v in step.variables if v != step.variable)
         for slot in plan.results
-        if isinstance(step := made.get(slot), Eliminate)
+        if (step := made.get(slot)) is not None
     ]
     assert sorted(kept) == [("b",), ("b",)]
 
@@ -281,3 +291,108 @@ def test_a_plan_prints_its_steps_with_sites_sizes_and_cost() -> None:
     assert "[9,000 elements, 27,000 FLOPs]" in lines[0]
     assert lines[1] == "multiply f3(w) over A -> f4"
     assert lines[2].startswith("sum out w: w * f4 -> f5()")
+
+
+# --- chains --------------------------------------------------------------------------------------
+
+STEPS = 100
+
+
+def hidden_markov_plan(**more: Any) -> Plan:
+    """Of a first step and 99 that are alike; ``y`` is a variable of each step alone."""
+    terms = [
+        Term("prior", ("z[0]",), frozenset()),
+        Term("transition", ("z[t-1]", "z[t]"), frozenset({"t"})),
+        Term("part", ("z[t]", "y[t]"), frozenset({"t"})),
+        *more.get("terms", ()),
+    ]
+    chain = Chain("t", STEPS - 1, {"z[t]": "z[t-1]"}, {"z[t-1]": "z[0]"}, {"z[t-1]": "z[99]"})
+    inside = dict.fromkeys(("z[t-1]", "z[t]", "y[t]"), frozenset({"t"}))
+    home = inside | dict.fromkeys(("z[0]", "z[99]"), frozenset()) | more.get("home", {})
+    return make_plan(
+        terms, dict.fromkeys(home, 3), {"t": STEPS - 1} | more.get("plates", {}), home, (), [chain]
+    )
+
+
+def test_a_chain_is_one_step_of_the_plan_run_again_and_again() -> None:
+    plan = hidden_markov_plan()
+    alone, advance, end = plan.steps
+    assert isinstance(alone, Eliminate)
+    assert (alone.variable, alone.plates) == ("y[t]", ("t",))  # of all steps at once
+    assert isinstance(advance, Advance)
+    assert [m.variables for m in advance.messages] == [("z[t-1]",)]
+    assert advance.flops == (STEPS - 1) * advance.step.flops == (STEPS - 1) * 9 * 3
+    assert isinstance(end, Eliminate)
+    assert end.variable == "z[99]"
+    assert slots_are_used_once(plan)
+
+
+def test_the_cost_of_a_chain_does_not_grow_with_what_stands_beside_it() -> None:
+    other = Term("other", ("w",), frozenset())
+    plan = hidden_markov_plan(terms=[other], home={"w": frozenset()})
+    (advance,) = (step for step in plan.steps if isinstance(step, Advance))
+    assert [m.variables for m in advance.messages] == [("z[t-1]",)]
+
+
+def test_a_variable_that_every_step_sees_goes_along_in_the_messages() -> None:
+    seen = Term("seen", ("z[t]", "w"), frozenset({"t"}))
+    plan = hidden_markov_plan(terms=[seen], home={"w": frozenset()})
+    (advance,) = (step for step in plan.steps if isinstance(step, Advance))
+    assert [set(m.variables) for m in advance.messages] == [{"z[t-1]", "w"}]
+
+
+def test_variables_that_a_step_couples_share_a_message() -> None:
+    apart = two_chains()
+    assert [m.variables for m in apart.messages] == [("a[t-1]",), ("b[t-1]",)]
+    together = two_chains(Term("both", ("a[t]", "b[t]"), frozenset({"t"})))
+    assert [set(m.variables) for m in together.messages] == [{"a[t-1]", "b[t-1]"}]
+    # One after the other, so the nine joint states cost 9 x 3 twice instead of 9 x 9.
+    assert together.step.largest == 27
+
+
+def two_chains(*more: Term) -> Advance:
+    terms = [
+        *(Term(f"prior {v}", (f"{v}[0]",), frozenset()) for v in "ab"),
+        *(Term(v, (f"{v}[t-1]", f"{v}[t]"), frozenset({"t"})) for v in "ab"),
+        *more,
+    ]
+    chain = Chain(
+        "t",
+        9,
+        {f"{v}[t]": f"{v}[t-1]" for v in "ab"},
+        {f"{v}[t-1]": f"{v}[0]" for v in "ab"},
+        {f"{v}[t-1]": f"{v}[9]" for v in "ab"},
+    )
+    home = {f"{v}[{t}]": frozenset({"t"}) for v in "ab" for t in ("t", "t-1")}
+    home |= {f"{v}[{t}]": frozenset() for v in "ab" for t in (0, 9)}
+    plan = make_plan(terms, dict.fromkeys(home, 3), {"t": 9}, home, (), [chain])
+    (advance,) = (step for step in plan.steps if isinstance(step, Advance))
+    return advance
+
+
+def test_chains_in_a_plate_that_meet_a_chain_outside_of_it_are_refused() -> None:
+    n = frozenset({"n"})
+    terms = [
+        Term("prior", ("w[0]",), frozenset()),
+        Term("inner prior", ("z[0]",), n),
+        Term("w", ("w[t-1]", "w[t]"), frozenset({"t"})),
+        Term("z", ("z[t-1]", "z[t]", "w[t]"), n | {"t"}),
+    ]
+    names = "wz"
+    chain = Chain(
+        "t",
+        9,
+        {f"{v}[t]": f"{v}[t-1]" for v in names},
+        {f"{v}[t-1]": f"{v}[0]" for v in names},
+        {f"{v}[t-1]": f"{v}[9]" for v in names},
+    )
+    home = {"w[t]": frozenset("t"), "w[t-1]": frozenset("t"), "w[0]": frozenset[str]()}
+    home |= {"z[t]": n | {"t"}, "z[t-1]": n | {"t"}, "z[0]": n, "w[9]": frozenset(), "z[9]": n}
+    with pytest.raises(IntractableError, match="exponential"):
+        make_plan(terms, dict.fromkeys(home, 2), {"t": 9, "n": 5}, home, (), [chain])
+
+
+def test_a_plan_with_a_chain_prints_its_step() -> None:
+    text = str(hidden_markov_plan())
+    assert "for 99 t, auto: prior * transition" in text
+    assert "each: sum out z[t-1]: message 0 * transition" in text

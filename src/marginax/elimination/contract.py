@@ -1,12 +1,4 @@
-"""Contract: run a plan on factors in a semiring.
-
-Scales (powers) nest like scopes. A `Scale` around a group of factors raises the *result* of the group
-to a power, so it multiplies the logarithm after the variables inside were reduced. A factor
-therefore carries the scales it stands in, unapplied, and each is applied when the factor leaves
-that scope: when it meets a variable that lives outside it. A plate's scale (a subsample standing
-for more elements) is applied where the plate is multiplied out. A variable inside a scale that a
-factor of it is outside of has no meaning, and is refused.
-"""
+"""Contract: run a plan on factors in a semiring."""
 
 from __future__ import annotations
 
@@ -16,13 +8,11 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
+from marginax.elimination.chain import advance
+from marginax.elimination.execute import ScaleError as ScaleError, Setting, execute
 from marginax.elimination.factor import Factor, Scale
-from marginax.elimination.plan import Eliminate, Multiply, Plan
+from marginax.elimination.plan import Advance, Plan
 from marginax.elimination.semiring import Semiring
-
-
-class ScaleError(ValueError):
-    """A variable and a factor of it stand in different scales."""
 
 
 @dataclass(frozen=True)
@@ -93,52 +83,11 @@ def fill_slots(
 
     Its arguments, and what it raises, are those of `contract`.
     """
-    plate_scales = plate_scales or {}
-    variable_scales = variable_scales or {}
+    setting = Setting(plate_sizes, plate_scales or {}, variable_scales or {})
     slots: dict[int, Factor] = dict(enumerate(factors))
     for number, step in enumerate(plan.steps):
-        if isinstance(step, Eliminate):
-            scales = variable_scales.get(step.variable, ())
-            inputs = [_leave(slots[i], scales, step.variable) for i in step.inputs]
-            arrays = [factor.aligned(step.plates, step.variables) for factor in inputs]
-            axis = len(step.plates) + step.variables.index(step.variable)
-            rest = tuple(v for v in step.variables if v != step.variable)
-            array = semiring.eliminate(arrays, axis, number)
-            slots[step.output] = Factor(f"f{step.output}", step.plates, rest, array, scales)
+        if isinstance(step, Advance):
+            slots |= advance(step, slots, semiring, number, setting)
         else:
-            slots[step.output] = _multiply(slots[step.input], step, plate_sizes, plate_scales)
+            slots[step.output] = execute(step, slots, semiring, number, setting)
     return slots
-
-
-def _leave(factor: Factor, scales: tuple[Scale, ...], variable: str) -> Factor:
-    """Apply the scales that the factor stands in but the variable does not."""
-    shared = tuple(scale.key for scale in factor.scales[: len(scales)])
-    if shared != tuple(scale.key for scale in scales):
-        raise ScaleError(
-            f"'{variable}' is summed out inside a scale of "
-            f"{' * '.join(str(s.key) for s in scales)}, but '{factor.name}', which depends on it, "
-            f"stands in {' * '.join(str(s.key) for s in factor.scales) or 'no scale'}. A scale multiplies "
-            "after the variables inside it were summed out, so everything that depends on "
-            f"'{variable}' must stand in the same handlers.scale as '{variable}', or in one inside it."
-        )
-    return factor.with_scales_applied(keep=len(scales))
-
-
-def _multiply(
-    factor: Factor, step: Multiply, sizes: Mapping[str, int], scales: Mapping[str, float]
-) -> Factor:
-    # A scale that varies along these plates must be applied while they are there, and with it all
-    # the scales inside it.
-    varying = [i for i, s in enumerate(factor.scales) if not set(s.plates).isdisjoint(step.over)]
-    if varying:
-        factor = factor.with_scales_applied(keep=varying[0])
-    array = factor.array
-    for plate in step.over:
-        axis = factor.plates.index(plate)
-        repeats = sizes[plate] if array.shape[axis] == 1 else 1
-        array = jnp.sum(array, axis, keepdims=True) * (repeats * scales.get(plate, 1))
-    gone = [factor.plates.index(plate) for plate in step.over]
-    rest = tuple(plate for plate in factor.plates if plate not in step.over)
-    return Factor(
-        f"f{step.output}", rest, factor.variables, jnp.squeeze(array, gone), factor.scales
-    )

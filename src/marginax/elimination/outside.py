@@ -42,7 +42,7 @@ def outside_messages(
     Parameters
     ----------
     plan : Plan
-        Of the elimination of all variables, made for these factors in this order.
+        Of the elimination of all variables, made for these factors in this order; without chains.
     factors : sequence of Factor
         The logarithms; their scales are ignored.
     plate_sizes : mapping from plate to int
@@ -65,8 +65,10 @@ def outside_messages(
     for step in reversed(plan.steps):
         if isinstance(step, Eliminate):
             _back_through_sum(step, slots, messages)
-        else:
+        elif isinstance(step, Multiply):
             _back_through_product(step, slots, messages, plate_sizes)
+        else:
+            raise ValueError("there are no outside messages through a chain; see `filtering`.")
     return [
         Factor(f"outside {factor.name}", factor.plates, factor.variables, messages[slot])
         for slot, factor in enumerate(factors)

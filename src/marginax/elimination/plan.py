@@ -17,6 +17,12 @@ before summing, and the exact sum is exponential in the plates' sizes. That is r
 *Kept* variables are never eliminated; a factor of kept variables alone stays as it is. Within a
 group the order is the cheaper of a greedy one and of opt_einsum's. Everything about cost is in the
 `Plan`, before any array exists.
+
+Time is planned as one step. A *chain* is a time axis whose elements are linked by variables that
+the next step remembers. First everything that belongs to one step alone is summed out, for all
+steps at once, as in a plate. What is left of a step links what it remembers to what it hands on; a
+plan for that one step (`Advance`) is then run again and again (`chain.py`), from messages over the
+variables that the first step remembers.
 """
 
 from __future__ import annotations
@@ -24,9 +30,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import opt_einsum
+
+ELIMINATIONS = ("auto", "sequential", "blocked", "associative")
+"""How a chain may be eliminated along time."""
 
 
 class IntractableError(ValueError):
@@ -67,11 +76,70 @@ class Multiply:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """A time axis, and what links its steps, by name.
+
+    A variable goes by one name in its own step and by others in the steps that remember it.
+    """
+
+    time: str
+    """Name of the axis: a plate of the factors of its steps."""
+    length: int
+    later: Mapping[str, str]
+    """The name that each remembered variable has one step later."""
+    first: Mapping[str, str]
+    """For each name of something remembered, what it is called outside, at the first step."""
+    last: Mapping[str, str]
+    """The same after the last step."""
+    elimination: str = "auto"
+    """One of `ELIMINATIONS`."""
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Go from the first step of a chain to its last: messages over what is remembered, again and again."""
+
+    chain: Chain
+    messages: tuple[Term, ...]
+    """What is carried from step to step."""
+    incoming: tuple[tuple[int, ...], ...]
+    """For each message the slots that it begins as."""
+    potentials: tuple[int, ...]
+    """Slots with what is left of the steps, each with the time axis."""
+    step: Plan
+    """For one step, of the messages and then the potentials."""
+    merged: tuple[tuple[int, ...], ...]
+    """For each message the results of the step that it becomes."""
+    numbers: tuple[int, ...]
+    """The results of the step that depend on nothing."""
+    outputs: tuple[int, ...]
+    """Slots: for each message what it is in the end, and a constant to it; last, a number."""
+    sizes: Mapping[str, int]
+    home: Mapping[str, frozenset[str]]
+    """Of all names in here, as for `make_plan`."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Of the messages: plates by name, then variables."""
+    flops: int
+    elements: int
+
+    def place(self, terms: Sequence[Term]) -> tuple[tuple[int, ...], ...]:
+        """For each message the positions of the factors that are part of it; each is part of one."""
+        return tuple(
+            tuple(
+                i
+                for i, term in enumerate(terms)
+                if next(m for m in self.messages if _fits(term, m)) is message
+            )
+            for message in self.messages
+        )
+
+
+@dataclass(frozen=True)
 class Plan:
     """Steps of an elimination, in order, over numbered slots that begin as the factors."""
 
     terms: tuple[Term, ...]
-    steps: tuple[Eliminate | Multiply, ...]
+    steps: tuple[Eliminate | Multiply | Advance, ...]
     results: tuple[int, ...]
     """Slots that are left in the end: numbers, and factors of kept variables."""
 
@@ -83,12 +151,12 @@ class Plan:
     @property
     def flops(self) -> int:
         """Additions and exponentials of all eliminations, roughly."""
-        return sum(step.flops for step in self.steps if isinstance(step, Eliminate))
+        return sum(step.flops for step in self.steps if not isinstance(step, Multiply))
 
     @property
     def largest(self) -> int:
         """Elements of the largest array that an elimination forms."""
-        return max((s.elements for s in self.steps if isinstance(s, Eliminate)), default=1)
+        return max((s.elements for s in self.steps if not isinstance(s, Multiply)), default=1)
 
     def __str__(self) -> str:
         lines = []
@@ -103,6 +171,19 @@ class Plan:
                     f"sum out {step.variable}{where}: {of} -> {names[-1]}"
                     f"   [{step.elements:,} elements, {step.flops:,} FLOPs]"
                 )
+            elif isinstance(step, Advance):
+                of = " * ".join(names[i] for i in (*sum(step.incoming, ()), *step.potentials))
+                first = len(names)
+                for message in step.messages:
+                    ends = ", ".join(step.chain.last.get(v, v) for v in message.variables)
+                    names.append(f"f{len(names)}({ends})")
+                    names.append(f"f{len(names)}")
+                names.append(f"f{len(names)}")
+                lines.append(
+                    f"for {step.chain.length:,} {step.chain.time}, {step.chain.elimination}: {of} -> "
+                    f"{', '.join(names[first:])}   [{step.elements:,} elements, {step.flops:,} FLOPs]"
+                )
+                lines += [f"    each: {line}" for line in str(step.step).splitlines()]
             else:
                 names.append(f"f{step.output}")
                 lines.append(
@@ -117,6 +198,7 @@ def make_plan(
     plate_sizes: Mapping[str, int],
     home: Mapping[str, frozenset[str]],
     keep: Iterable[str] = (),
+    chains: Sequence[Chain] = (),
 ) -> Plan:
     """Plan the elimination of every variable that is not kept.
 
@@ -130,6 +212,8 @@ def make_plan(
         The plates in which each variable lives.
     keep : iterable of str
         Variables that stay.
+    chains : sequence of Chain
+        Time axes, in an order in which none depends on the end of a later one.
 
     Returns
     -------
@@ -142,7 +226,6 @@ def make_plan(
     ValueError
         When a factor stands outside of the plates of one of its variables.
     """
-    keep = frozenset(keep)
     for term in terms:
         for variable in term.variables:
             if not home[variable] <= term.plates:
@@ -150,48 +233,239 @@ def make_plan(
                     f"the factor '{term.name}' depends on '{variable}' but stands outside of the "
                     f"plates {sorted(home[variable] - term.plates)}, in which '{variable}' lives."
                 )
-    live: dict[int, Term] = dict(enumerate(terms))
-    steps: list[Eliminate | Multiply] = []
-    results: list[int] = []
-    next_slot = len(terms)
-    while live:
-        # Ties are broken by name, so that the same model has the same plan every time.
-        leaf = max((t.plates for t in live.values()), key=lambda p: (len(p), sorted(p)))
-        here = {slot: live.pop(slot) for slot in [s for s in live if live[s].plates == leaf]}
-        for group in _groups(here, home, leaf, keep):
-            order = _elimination_order(group, home, leaf, keep, sizes)
-            for variable in order:
-                inputs = tuple(s for s, t in group.items() if variable in t.variables)
-                union = _union(group[s].variables for s in inputs)
-                elements = math.prod([sizes[v] for v in union] + [plate_sizes[p] for p in leaf])
-                steps.append(
-                    Eliminate(
-                        variable,
-                        inputs,
-                        next_slot,
-                        union,
-                        tuple(sorted(leaf)),
-                        flops=elements * (len(inputs) + 1),
-                        elements=elements,
-                    )
-                )
-                for slot in inputs:
-                    del group[slot]
-                rest = tuple(v for v in union if v != variable)
-                group[next_slot] = Term(f"f{next_slot}", rest, leaf)
-                next_slot += 1
-            for slot, term in group.items():
-                if not leaf or (term.variables and all(v in keep for v in term.variables)):
-                    results.append(slot)
-                    continue
-                target = frozenset[str]().union(*(home[v] for v in term.variables))
-                if target >= leaf:
-                    raise IntractableError(_why_intractable(term, terms, home, leaf, plate_sizes))
-                over = tuple(sorted(leaf - target))
-                steps.append(Multiply(slot, next_slot, over))
-                live[next_slot] = Term(f"f{next_slot}", term.variables, leaf & target)
-                next_slot += 1
-    return Plan(tuple(terms), tuple(steps), tuple(results))
+    planner = _Planner(terms, sizes, plate_sizes, home)
+    live = dict(enumerate(terms))
+    for number, chain in enumerate(chains):
+        inside = {s: t for s, t in live.items() if chain.time in t.plates}
+        others = {s: t for s, t in live.items() if s not in inside}
+        to_come = {v for c in chains[number:] for v in c.last.values()} - set(chain.first.values())
+        waiting = {
+            s: t
+            for s, t in others.items()
+            if to_come.intersection(t.variables) or any(c.time in t.plates for c in chains)
+        }
+        ready = {s: t for s, t in others.items() if s not in waiting}
+        wanted = {v for t in (*inside.values(), *waiting.values()) for v in t.variables}
+        wanted |= {*keep, *chain.first.values()}
+        ready = planner.reduce(ready, wanted, True)
+        remembered = {*chain.first, *chain.later}
+        outside = {v for t in inside.values() for v in t.variables if chain.time not in home[v]}
+        inside = planner.reduce(inside, remembered | outside, True)
+        # What does not depend on anything linked through time has left the time axis there.
+        ready |= {s: t for s, t in inside.items() if chain.time not in t.plates}
+        potentials = {s: t for s, t in inside.items() if chain.time in t.plates}
+        first = set(chain.first.values())
+        incoming = {s: t for s, t in ready.items() if first.intersection(t.variables)}
+        live = {s: t for s, t in (ready | waiting).items() if s not in incoming}
+        if chain.first:
+            live |= planner.advance(chain, incoming, potentials)
+    results = planner.reduce(live, frozenset(keep), False)
+    return Plan(tuple(terms), tuple(planner.steps), tuple(results))
+
+
+class _Planner:
+    """Collects the steps of a plan."""
+
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        sizes: Mapping[str, int],
+        plate_sizes: Mapping[str, int],
+        home: Mapping[str, frozenset[str]],
+    ) -> None:
+        self.terms = terms
+        self.sizes = sizes
+        self.plate_sizes = plate_sizes
+        self.home = home
+        self.steps: list[Eliminate | Multiply | Advance] = []
+        self.next_slot = len(terms)
+
+    def reduce(
+        self, live: Mapping[int, Term], keep: Iterable[str], out_of_plates: bool
+    ) -> dict[int, Term]:
+        """Sum out all that is not kept, and return the slots that are left.
+
+        A factor of kept variables alone stays in all its plates, or, if they are to come
+        ``out_of_plates``, in those in which one of them lives.
+        """
+        home, keep = self.home, frozenset(keep)
+        live, results = dict(live), dict[int, Term]()
+        while live:
+            # Ties are broken by name, so that the same model has the same plan every time.
+            leaf = max((t.plates for t in live.values()), key=lambda p: (len(p), sorted(p)))
+            here = {slot: live.pop(slot) for slot in [s for s in live if live[s].plates == leaf]}
+            for group in _groups(here, home, leaf, keep):
+                for variable in _elimination_order(group, home, leaf, keep, self.sizes):
+                    self._eliminate(variable, group, leaf)
+                for slot, term in group.items():
+                    target = frozenset[str]().union(*(home[v] for v in term.variables))
+                    kept = bool(term.variables) and keep.issuperset(term.variables)
+                    if not leaf or (kept and (target >= leaf or not out_of_plates)):
+                        results[slot] = term
+                        continue
+                    if target >= leaf:
+                        raise IntractableError(
+                            _why_intractable(term, self.terms, home, leaf, self.plate_sizes)
+                        )
+                    over = tuple(sorted(leaf - target))
+                    self.steps.append(Multiply(slot, self.next_slot, over))
+                    name = f"f{self.next_slot}"
+                    live[self.next_slot] = Term(name, term.variables, leaf & target)
+                    self.next_slot += 1
+        return results
+
+    def _eliminate(self, variable: str, group: dict[int, Term], leaf: frozenset[str]) -> None:
+        """Sum a variable out of a group of factors, which afterwards has the result in their place."""
+        inputs = tuple(s for s, t in group.items() if variable in t.variables)
+        union = _union(group[s].variables for s in inputs)
+        elements = math.prod([self.sizes[v] for v in union] + [self.plate_sizes[p] for p in leaf])
+        self.steps.append(
+            Eliminate(
+                variable,
+                inputs,
+                self.next_slot,
+                union,
+                tuple(sorted(leaf)),
+                flops=elements * (len(inputs) + 1),
+                elements=elements,
+            )
+        )
+        for slot in inputs:
+            del group[slot]
+        rest = tuple(v for v in union if v != variable)
+        group[self.next_slot] = Term(f"f{self.next_slot}", rest, leaf)
+        self.next_slot += 1
+
+    def advance(
+        self, chain: Chain, incoming: Mapping[int, Term], potentials: Mapping[int, Term]
+    ) -> dict[int, Term]:
+        """From messages before the first step of a chain to those after its last."""
+        step = plan_advance(
+            chain, incoming, potentials, self.sizes, self.plate_sizes, self.home, self.next_slot
+        )
+        self.steps.append(step)
+        self.next_slot += len(step.outputs)
+        made: dict[int, Term] = {}
+        for message, slot, constant in zip(
+            step.messages, step.outputs[:-1:2], step.outputs[1::2], strict=True
+        ):
+            ends = tuple(chain.last.get(v, v) for v in message.variables)
+            made[slot] = Term(f"f{slot}", ends, message.plates)
+            made[constant] = Term(f"f{constant}", (), message.plates)
+        return made | {step.outputs[-1]: Term("", (), frozenset())}
+
+
+def plan_advance(
+    chain: Chain,
+    incoming: Mapping[int, Term],
+    potentials: Mapping[int, Term],
+    sizes: Mapping[str, int],
+    plate_sizes: Mapping[str, int],
+    home: Mapping[str, frozenset[str]],
+    next_slot: int = 0,
+) -> Advance:
+    """Plan one step of a chain, and what messages go from step to step.
+
+    Their scopes are found by going along until none grows any more: variables that a step couples stay
+    together from then on.
+
+    Parameters
+    ----------
+    chain : Chain
+        The time axis.
+    incoming : mapping from slot to Term
+        The factors of what the first step remembers, by their names outside.
+    potentials : mapping from slot to Term
+        What is left of each step, with the time axis.
+    sizes, plate_sizes, home : mapping
+        As for `make_plan`.
+    next_slot : int
+        Where its outputs go.
+
+    Returns
+    -------
+    Advance
+    """
+    time = chain.time
+    inside = {outer: name for name, outer in chain.first.items()}
+    whole_home, home = home, {v: plates - {time} for v, plates in home.items()}
+    begin = [
+        Term(t.name, tuple(inside.get(v, v) for v in t.variables), t.plates)
+        for t in incoming.values()
+    ]
+    pieces = [Term(t.name, t.variables, t.plates - {time}) for t in potentials.values()]
+    state = {*chain.first, *chain.later}
+    outside = {v for t in (*begin, *pieces) for v in t.variables if v not in state}
+    alone = [Term(v, (v,), home[v]) for v in chain.first]  # each has a message, whatever comes in
+    messages = _connected([*begin, *alone], state)
+    while True:
+        terms = [*messages, *pieces]
+        planner = _Planner(terms, sizes, plate_sizes, home)
+        left = planner.reduce(dict(enumerate(terms)), {*chain.later, *outside}, True)
+        step = Plan(tuple(terms), tuple(planner.steps), tuple(left))
+        ends = {
+            slot: Term("", tuple(chain.later.get(v, v) for v in t.variables), t.plates)
+            for slot, t in left.items()
+            if t.variables
+        }
+        grown = _connected([*messages, *ends.values()], state)
+        if {(m.plates, frozenset(m.variables)) for m in grown} == {
+            (m.plates, frozenset(m.variables)) for m in messages
+        }:
+            break
+        messages = grown
+
+    names = {v for t in terms for v in (*t.variables, *chain.later.values())}
+    made = Advance(
+        chain,
+        tuple(messages),
+        (),
+        tuple(potentials),
+        step,
+        (),
+        tuple(slot for slot, t in left.items() if not t.variables),
+        tuple(range(next_slot, next_slot + 2 * len(messages) + 1)),
+        {v: sizes[v] for v in names},
+        {v: whole_home[v] for v in names},
+        tuple(
+            (*(plate_sizes[p] for p in sorted(m.plates)), *(sizes[v] for v in m.variables))
+            for m in messages
+        ),
+        step.flops * chain.length,
+        step.largest,
+    )
+    slots = tuple(incoming), tuple(ends)
+    into = [made.place(list(group)) for group in (begin, ends.values())]
+    incoming_of, merged = (
+        tuple(tuple(of[i] for i in group) for group in groups)
+        for of, groups in zip(slots, into, strict=True)
+    )
+    return replace(made, incoming=incoming_of, merged=merged)
+
+
+def _connected(terms: Sequence[Term], state: set[str]) -> list[Term]:
+    """Factors over the same plates that share a variable of the state, taken together."""
+    merged: list[Term] = []
+    for term in terms:
+        apart, together = [], term
+        for other in merged:
+            if other.plates == together.plates and _share(other, together, state):
+                variables = _union([other.variables, together.variables])
+                together = Term("", variables, other.plates)
+            else:
+                apart.append(other)
+        merged = [*apart, together]
+    named = sorted(merged, key=lambda t: (sorted(t.plates), sorted(t.variables)))
+    return [Term(f"message {i}", t.variables, t.plates) for i, t in enumerate(named)]
+
+
+def _share(a: Term, b: Term, state: set[str]) -> bool:
+    mine, yours = state.intersection(a.variables), state.intersection(b.variables)
+    return bool(mine & yours) or not (mine or yours)
+
+
+def _fits(term: Term, message: Term) -> bool:
+    return message.plates == term.plates and set(message.variables) >= set(term.variables)
 
 
 def _is_local(variable: str, home: Mapping[str, frozenset[str]], leaf: frozenset[str]) -> bool:

@@ -1,8 +1,9 @@
 """Summing out a variable as a matrix product, where that wins and is as good as exact.
 
-A variable that joins two factors, ``sum_k exp(a[i, k] + b[k, j])``, is a matrix product of exponentials.
-Done directly it takes an exponential for every triple (i, k, j); as a matrix product, one for every entry
-of a and of b, and the triples become multiplications, which processors are best at.
+A variable that joins two factors, ``sum_k exp(a[i, k] + b[k, j])``, is a matrix product of
+exponentials. Done directly it takes an exponential for every triple (i, k, j); as a matrix product,
+one for every entry of a and of b, and the triples become multiplications, which processors are best
+at.
 
 The exponentials are taken relative to the largest entry of each row of a and each column of b. What is
 lost by that: where a row's largest entry meets a column's smallest, all terms of a sum may be so small
@@ -14,7 +15,7 @@ same program. The result is therefore that of the direct way, to rounding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -28,6 +29,10 @@ LEAST_SAVED = 24
 """How many times larger the joint array must be than the larger of the two factors."""
 
 
+FEWEST_TERMS = 24
+"""Terms of a sum of products, below which multiplying and adding is faster (measured on a CPU)."""
+
+
 def two_factors(arrays: Sequence[Array], axis: int) -> tuple[Array, Array] | None:
     """The addends as two, if a product of two wins.
 
@@ -39,14 +44,7 @@ def two_factors(arrays: Sequence[Array], axis: int) -> tuple[Array, Array] | Non
         What is summed out.
     """
     shape = jnp.broadcast_shapes(*(array.shape for array in arrays))
-    groups: list[Array] = []
-    for array in sorted(arrays, key=lambda a: a.size, reverse=True):  # small ones join large ones
-        for i, group in enumerate(groups):
-            if jnp.broadcast_shapes(group.shape, array.shape) == group.shape:
-                groups[i] = group + array
-                break
-        else:
-            groups.append(array)
+    groups = _grouped(arrays, jnp.add)
     if len(groups) != 2 or any(group.shape[axis] == 1 for group in groups):
         return None
     elements = 1
@@ -55,6 +53,50 @@ def two_factors(arrays: Sequence[Array], axis: int) -> tuple[Array, Array] | Non
     if elements < SMALLEST or elements < LEAST_SAVED * max(group.size for group in groups):
         return None
     return groups[0], groups[1]
+
+
+@jax.custom_batching.custom_vmap
+def everywhere(truth: Array) -> Array:
+    """A truth value; of a batch that is mapped over, whether it holds in all of it.
+
+    For what decides between two ways: were it to differ within a batch, both would be gone.
+    """
+    return truth
+
+
+@everywhere.def_vmap
+def _(size: int, is_batched: Any, truth: Array) -> tuple[Array, bool]:
+    return jnp.all(truth), False
+
+
+def sum_of_product(arrays: Sequence[Array], axis: int) -> Array:
+    """``sum prod arrays`` along an axis; of large ones as a product of matrices.
+
+    Parameters
+    ----------
+    arrays : sequence of arrays
+        Of equal rank; an axis of size one means that an array is constant along it.
+    axis : int
+        What is summed out.
+    """
+    groups = _grouped(arrays, jnp.multiply)
+    terms = max(group.shape[axis] for group in groups)
+    if len(groups) == 2 and terms >= FEWEST_TERMS:
+        return _sums(groups[0], groups[1], axis)
+    return jnp.sum(reduce(jnp.multiply, groups), axis)
+
+
+def _grouped(arrays: Sequence[Array], join: Any) -> list[Array]:
+    """Small arrays join large ones that have all of their axes."""
+    groups: list[Array] = []
+    for array in sorted(arrays, key=lambda a: a.size, reverse=True):
+        for i, group in enumerate(groups):
+            if jnp.broadcast_shapes(group.shape, array.shape) == group.shape:
+                groups[i] = join(group, array)
+                break
+        else:
+            groups.append(array)
+    return groups
 
 
 def log_product(a: Array, b: Array, axis: int, directly: Any) -> Array:
@@ -79,7 +121,11 @@ def log_product(a: Array, b: Array, axis: int, directly: Any) -> Array:
         left, right = ((x > -jnp.inf).astype(product.dtype) for x in (a, b))
         return _sums(left, right, axis) > 0
 
-    fine = jax.lax.cond(jnp.all(large), lambda: True, lambda: jnp.all(large | ~is_possible()))
+    fine = jax.lax.cond(
+        everywhere(jnp.all(large)),
+        lambda: jnp.array(True),
+        lambda: everywhere(jnp.all(large | ~is_possible())),
+    )
     return jax.lax.cond(
         fine, lambda a, b: _fast(a, b, axis), lambda a, b: directly(a + b, axis), a, b
     )

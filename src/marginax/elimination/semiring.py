@@ -53,6 +53,12 @@ class Semiring:
     reduce: Callable[[Array, int, int], Array]
     product: Callable[[Array, Array, int], Array] | None = None
     """How to reduce a sum of two arrays without forming it: ``product(a, b, axis)``, if there is a way."""
+    key: Any = None
+    """What is drawn is drawn with keys folded in from this one."""
+
+    def at(self, t: Any) -> Semiring:
+        """The same for step ``t`` of a loop, where what is drawn has keys of its own."""
+        return self if self.key is None else sample_semiring(jax.random.fold_in(self.key, t))
 
     def eliminate(self, arrays: Sequence[Array], axis: int, step: int) -> Array:
         """Add up arrays (of size one where they are constant) and reduce one variable."""
@@ -145,5 +151,7 @@ def sample_semiring(key: Any) -> Semiring:
         Each elimination step draws with a key of its own, folded in from its number.
     """
     return Semiring(
-        "sample", lambda x, axis, step: _reduce_sample(x, jax.random.fold_in(key, step), axis)
+        "sample",
+        lambda x, axis, step: _reduce_sample(x, jax.random.fold_in(key, step), axis),
+        key=key,
     )

@@ -9,7 +9,7 @@ is it decided which log density must be evaluated over which supports (`dependen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,12 @@ from jax.extend import core as jex_core
 from marginax.graph.blame import NEEDS_A_NUMBER, blame
 from marginax.graph.dependence import Dependence, dependences
 from marginax.graph.evaluate import Enumerated, evaluate, materialise, support_input
+from marginax.graph.recurrence import Mixed, Recurrence, Stepped, scopes_of
 from marginax.graph.sites import Site
+from marginax.graph.steps import SteppedValue, evaluate_scan
 from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame
+from marginax.language.scan import Series
 
 Key = tuple[str, Hashable]
 """What an output is, and its name: ("log_density", "obs"), ..."""
@@ -44,9 +47,23 @@ class Captured:
     dependence: Mapping[Key, Dependence]
     """For each output, the latent values it depends on and along which axes."""
     output_shapes: Mapping[Key, tuple[int, ...]]
+    scopes: Mapping[Key, frozenset[str] | Stepped | Mixed]
+    """For each output, the variables that it depends on; of those in a scan, at which steps."""
+    recurrences: tuple[Recurrence, ...]
+    """The scans whose steps have variables."""
+
+    @property
+    def order(self) -> dict[str, int]:
+        """The order in which axes of variables stand, those of time before all."""
+        scanned = {v: r for r in self.recurrences for v in r.variables.values()}
+        names = [r.time for r in self.recurrences]
+        for name in self.inputs:
+            r = scanned.get(name)
+            names += [name] if r is None else [*r.single(name), *r.names(name)]
+        return {name: i for i, name in enumerate(names)}
 
 
-def capture(program: Program, latents: Mapping[str, Site]) -> Captured:
+def capture(program: Program, latents: Mapping[str, Site], enumerated: Collection[str]) -> Captured:
     """Trace a program of latent values and analyse what its outputs depend on.
 
     Parameters
@@ -55,6 +72,8 @@ def capture(program: Program, latents: Mapping[str, Site]) -> Captured:
         From a dictionary of latent values to a dictionary of arrays.
     latents : mapping of Site
         The latent values that it takes, with their shapes and types.
+    enumerated : collection of str
+        The names of those that are summed out.
 
     Returns
     -------
@@ -86,7 +105,29 @@ def capture(program: Program, latents: Mapping[str, Site]) -> Captured:
     paths = [{name: tuple(range(len(site.shape)))} for name, site in latents.items()]
     found = dependences(jaxpr.jaxpr, paths)
     shapes = {name: tuple(aval.shape) for name, aval in zip(outputs, jaxpr.out_avals, strict=True)}
-    return Captured(jaxpr, names, tuple(outputs), dict(zip(outputs, found, strict=True)), shapes)
+    chosen = {i: latents[name] for i, name in enumerate(names) if name in enumerated}
+    series = {i: (site.name, _one_series(site)) for i, site in chosen.items() if site.series}
+    plain = {i: site.name for i, site in chosen.items() if not site.series}
+    scopes = scopes_of(jaxpr.jaxpr, series, plain)
+    return Captured(
+        jaxpr,
+        names,
+        tuple(outputs),
+        dict(zip(outputs, found, strict=True)),
+        shapes,
+        dict(zip(outputs, scopes.outputs, strict=True)),
+        scopes.recurrences,
+    )
+
+
+def _one_series(site: Site) -> Series:
+    *inner, series = site.series
+    if inner:
+        raise ModelError(
+            f"site '{site.name}': it is discrete and stated in a scan inside of another scan. Discrete variables "
+            "are summed out along one time axis: make the inner steps a Python loop, or one scan of them all."
+        )
+    return series
 
 
 def _example(site: Site) -> Any:
@@ -102,7 +143,7 @@ def evaluate_outputs(
     values: Mapping[str, Any],
     is_wanted: Callable[[Key], bool],
     visit: Callable[[int], None] = lambda size: None,
-) -> dict[Key, Enumerated]:
+) -> dict[Key, Enumerated | SteppedValue]:
     """Evaluate the outputs over the supports of the variables that they depend on.
 
     Recorded values ("value") of enumerated variables are left out: no density needs them, and they
@@ -132,14 +173,21 @@ def evaluate_outputs(
             support = np.asarray(site.support, site.dtype)  # known while tracing
             ndim_batch = len(site.shape) - site.event_dim
             inputs.append(support_input(support, ndim_batch, name, site.shape))
-    order = {name: i for i, name in enumerate(captured.inputs)}
+    order = captured.order
     wanted = [
         i
         for i, key in enumerate(captured.outputs)
         if is_wanted(key)
         and (key[0] != "value" or captured.dependence[key].keys() <= values.keys())
     ]
-    results = evaluate(captured.jaxpr.jaxpr, captured.jaxpr.consts, inputs, order, wanted, visit)
+
+    def rule(eqn: jex_core.JaxprEqn, arguments: list[Enumerated], needed: list[bool]) -> Any:
+        found = [r for r in captured.recurrences if r.eqn is eqn]
+        return evaluate_scan(found[0], arguments, order, needed, visit) if found else None
+
+    results = evaluate(
+        captured.jaxpr.jaxpr, captured.jaxpr.consts, inputs, order, wanted, visit, rule
+    )
     return dict(zip((captured.outputs[i] for i in wanted), results, strict=True))
 
 
@@ -179,7 +227,10 @@ def check_plates(
                     "all elements at once, so they cannot be summed out one by one. Move "
                     f"'{name}' into the plate, or take '{variable}' out of it."
                 )
-            if frame.size == 1 or variable == name:
+            own_value = (
+                variable == name and not site.series
+            )  # of a scan it may come from earlier steps
+            if frame.size == 1 or own_value:
                 continue
             axis = path[ndim_batch + frame.dim]
             if axis != ndim + own[frame.name].dim:

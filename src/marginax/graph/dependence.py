@@ -70,11 +70,13 @@ def dependences(jaxpr: jex_core.Jaxpr, inputs: Sequence[Dependence]) -> list[Dep
     for eqn in jaxpr.eqns:
         arguments = [read(atom) for atom in eqn.invars]
         if any(arguments):
-            known.update(zip(eqn.outvars, _through(eqn, arguments), strict=True))
+            known.update(zip(eqn.outvars, through(eqn, arguments), strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _through(eqn: jex_core.JaxprEqn, arguments: list[Dependence]) -> list[Dependence]:
+def through(eqn: jex_core.JaxprEqn, arguments: Sequence[Dependence]) -> list[Dependence]:
+    """What each output of an equation depends on, from what its inputs do."""
+    arguments = list(arguments)
     name = eqn.primitive.name
     if name in CALLS:
         return dependences(called_jaxpr(eqn), arguments)
@@ -154,10 +156,11 @@ def _through_cond(eqn: jex_core.JaxprEqn, arguments: list[Dependence]) -> list[D
     return [_join([chosen, *outputs], "cond") for outputs in zip(*branches, strict=True)]
 
 
-def _through_scan(eqn: jex_core.JaxprEqn, arguments: list[Dependence]) -> list[Dependence]:
+def scan_parts(eqn: jex_core.JaxprEqn) -> tuple[int, int]:
+    """How many constants a scan has, and how many carried values; the rest is scanned over."""
     body = called_jaxpr(eqn)
-    # Versions of JAX spell the numbers of consts, carried and scanned values differently; all of them
-    # put one axis more on what is scanned than the body sees.
+    # Versions of JAX spell these numbers differently; all of them put one axis more on what is scanned
+    # than the body sees.
     n_carry = sum(
         len(shape_of(out)) == len(shape_of(inner))
         for out, inner in zip(eqn.outvars, body.outvars, strict=True)
@@ -166,7 +169,12 @@ def _through_scan(eqn: jex_core.JaxprEqn, arguments: list[Dependence]) -> list[D
         len(shape_of(atom)) == len(shape_of(inner)) + 1
         for atom, inner in zip(eqn.invars, body.invars, strict=True)
     )
-    n_consts = len(arguments) - n_carry - n_scanned
+    return len(eqn.invars) - n_carry - n_scanned, n_carry
+
+
+def _through_scan(eqn: jex_core.JaxprEqn, arguments: list[Dependence]) -> list[Dependence]:
+    body = called_jaxpr(eqn)
+    n_consts, n_carry = scan_parts(eqn)
     consts, carry = arguments[:n_consts], arguments[n_consts : n_consts + n_carry]
     slices = [_shifted(xs, -1) for xs in arguments[n_consts + n_carry :]]
     while True:  # what is carried can only gather dependences, so this ends

@@ -1,8 +1,8 @@
 """Evaluate a jaxpr over the supports of discrete variables, each value only over its own.
 
-This is `jax.vmap` made selective. A discrete variable enters as its whole support, on a last
-axis that carries the variable's name; from there every equation is mapped over exactly the
-variables that its inputs depend on. A log-prob that depends on nothing discrete is computed once, one that
+This is `jax.vmap` made selective. A discrete variable enters as its whole support, on a last axis
+that carries the variable's name; from there every equation is mapped over exactly the variables
+that its inputs depend on. A log-prob that depends on nothing discrete is computed once, one that
 depends on `z` is computed for each value of `z`, and only a factor of both `z` and `w` pays for
 their product.
 
@@ -40,6 +40,9 @@ from marginax.graph.indexing import (
 INLINED = frozenset({"jit", "pjit", "closed_call", "core_call", "call"})
 
 
+Rule = Callable[[jex_core.JaxprEqn, list["Enumerated"], list[bool]], list[Any] | None]
+
+
 @dataclass(frozen=True)
 class Enumerated:
     """An array of the jaxpr, evaluated for every value of some discrete variables.
@@ -60,7 +63,8 @@ def evaluate(
     order: Mapping[str, int],
     wanted: Sequence[int] | None = None,
     visit: Callable[[int], None] = lambda size: None,
-) -> list[Enumerated]:
+    rule: Rule | None = None,
+) -> list[Any]:
     """Evaluate a jaxpr on enumerated inputs.
 
     Parameters
@@ -77,6 +81,9 @@ def evaluate(
         Positions of the outputs to evaluate; all of them when nothing is said.
     visit : callable, optional
         Called with the bytes of each array as it is made.
+    rule : callable, optional
+        For each equation, with its arguments and which of its outputs are needed, their values;
+        None where it has none, and the equation is evaluated as any other.
 
     Returns
     -------
@@ -92,9 +99,13 @@ def evaluate(
             return known[atom]
         return Enumerated(np.asarray(atom.val, dtype_of(atom)))
 
-    for eqn in _needed(jaxpr, outvars):
+    equations, needed = _needed(jaxpr, outvars)
+    for eqn in equations:
         arguments = [read(atom) for atom in eqn.invars]
-        if eqn.primitive.name in INLINED:
+        ruled = None if rule is None else rule(eqn, arguments, [v in needed for v in eqn.outvars])
+        if ruled is not None:
+            outputs = ruled
+        elif eqn.primitive.name in INLINED:
             inner: Any = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
             if isinstance(inner, jex_core.ClosedJaxpr):
                 outputs = evaluate(inner.jaxpr, inner.consts, arguments, order, visit=visit)
@@ -110,15 +121,18 @@ def evaluate(
 
 def _needed(
     jaxpr: jex_core.Jaxpr, outvars: Sequence[jex_core.Var | jex_core.Literal]
-) -> list[jex_core.JaxprEqn]:
-    """The equations that the outputs need, in order: a model computes much that no density uses."""
+) -> tuple[list[jex_core.JaxprEqn], set[jex_core.Var]]:
+    """The equations that the outputs need, in order, and all that is needed of them.
+
+    A model computes much that no density uses.
+    """
     wanted = {atom for atom in outvars if not isinstance(atom, jex_core.Literal)}
     kept = []
     for eqn in reversed(jaxpr.eqns):
         if eqn.effects or any(var in wanted for var in eqn.outvars):
             kept.append(eqn)
             wanted.update(a for a in eqn.invars if not isinstance(a, jex_core.Literal))
-    return kept[::-1]
+    return kept[::-1], wanted
 
 
 def _bind(

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from marginax.elimination.factor import Factor, Scale
-from marginax.elimination.plan import Term
+from marginax.elimination.plan import Chain, Term
 from marginax.graph.capture import (
     Captured,
     Key,
@@ -24,8 +24,11 @@ from marginax.graph.capture import (
 from marginax.graph.distribution_layers import is_masked
 from marginax.graph.evaluate import Enumerated, materialise
 from marginax.graph.log_prob import log_prob
+from marginax.graph.recurrence import Mixed, Recurrence, Stepped, at, back
 from marginax.graph.sites import Site
+from marginax.graph.steps import SteppedValue, stepped
 from marginax.graph.validate import validity
+from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.stack import Message
@@ -49,6 +52,12 @@ class LogDensity:
 
 def log_density_of(msg: Message) -> LogDensity:
     """The log density of a sample site that has run."""
+    if "given_steps" in msg["infer"]:
+        raise ModelError(
+            f"site '{msg['name']}': a value is given for its first {msg['infer']['given_steps']} steps "
+            "only. That serves to run the model beyond them (Predictive); a density needs them all, or "
+            "fewer steps in the scan."
+        )
     return LogDensity(
         log_prob(msg),
         tuple(sorted(msg["cond_indep_stack"], key=lambda frame: frame.dim)),
@@ -59,15 +68,53 @@ def log_density_of(msg: Message) -> LogDensity:
     )
 
 
+class density_trace(handlers.trace):
+    """Records with every sample site its log density, as ``"density"``, computed where it is stated."""
+
+    def postprocess_message(self, msg: Message) -> None:
+        if msg["type"] == "sample" and "density" not in msg:
+            msg["density"] = log_density_of(msg)
+        elif msg["type"] == "sample":  # of a scan, where those of its steps were put together
+            whole = {"array": msg["array"], "validity": msg["validity"]}
+            msg["density"] = replace(msg["density"], **whole)
+        super().postprocess_message(msg)
+
+    def differing(self, msg: Message) -> dict[str, Any]:
+        kept = {"value": msg["value"]}
+        if msg["type"] == "sample":
+            kept |= {"array": msg["density"].array, "validity": msg["density"].validity}
+        return kept
+
+
 @dataclass(frozen=True)
 class Place:
-    """Where a factor stands: what is left of a `LogDensity` once its array is traced."""
+    """Where a factor stands: what is left of a `LogDensity` once its array is traced.
 
+    The log density of a site in a scan is several factors: one for each head, one for all steps
+    that are alike.
+    """
+
+    density: str
+    """The log density that it is, or is part of."""
     plates: tuple[CondIndepStackFrame, ...]
     scales: tuple[Hashable, ...]
     is_masked: bool
     is_discrete: bool
     site: str
+    variables: tuple[str, ...] = ()
+    """The names of its axes beside those of plates."""
+    own: str = ""
+    """The name of its site's own variable among them."""
+    time: str | None = None
+    """The time axis of the scan that it belongs to."""
+    head: int | None = None
+    """The step of it that it belongs to; None for all that are alike."""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The plates by name, time first."""
+        plates = tuple(frame.name for frame in self.plates)
+        return plates if self.time is None or self.head is not None else (self.time, *plates)
 
 
 @dataclass(frozen=True)
@@ -84,26 +131,27 @@ class FactorGraph:
     plate_sizes: Mapping[str, int]
     plate_scales: Mapping[str, float]
     home: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """The plates in which each variable lives."""
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Numbers of values."""
-        return {name: len(_support(site)) for name, site in self.variables.items()}
+    """The plates in which each variable lives, by the names of its axes."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of values, likewise."""
+    chains: tuple[Chain, ...] = ()
+    """The scans whose steps are linked by variables, for `make_plan`."""
 
     def parents(self, factor: str) -> tuple[str, ...]:
         """The latents that a factor depends on, in the order of the program."""
-        found = {*self.captured.dependence["log_density", factor], self.places[factor].site}
+        place = self.places[factor]
+        found = {*self.captured.dependence["log_density", place.density], place.site}
         return tuple(name for name in self.captured.inputs if name in found)
+
+    def recurrence(self, variable: str) -> Recurrence | None:
+        """The scan that a variable is stated in."""
+        scans = (r for r in self.captured.recurrences if variable in r.variables.values())
+        return next(scans, None)
 
     def terms(self) -> list[Term]:
         """The factors' names and axes, for `make_plan`."""
         return [
-            Term(
-                name,
-                tuple(v for v in self.parents(name) if v in self.variables),
-                frozenset(frame.name for frame in place.plates),
-            )
+            Term(name, place.variables, frozenset(place.axes))
             for name, place in self.places.items()
         ]
 
@@ -133,26 +181,42 @@ class FactorGraph:
         shapes = self.captured.output_shapes
         factors, variable_scales = [], {}
         for name, place in self.places.items():
-            key = ("log_density", name)
-            value = outputs[key]
-            variables, array = value.variables, named_array(value, shapes[key], place.plates)
-            if place.site in self.variables and place.site not in variables:
+            key = ("log_density", place.density)
+            value, shape = outputs[key], shapes[key]
+            if place.time is not None:
+                if isinstance(value, Enumerated):
+                    scans = self.captured.recurrences
+                    scan = next(r for r in scans if r.time == place.time)
+                    value = stepped(value, shape, scan)
+                shape = shape[1:]
+                value = value.rest if place.head is None else value.heads[place.head]
+            assert isinstance(value, Enumerated)
+            variables, array = value.variables, named_array(value, shape, place.plates)
+            if place.time in place.axes:
+                variables, array = _time_first(variables, array, place)
+            if place.own and place.own not in variables:
                 # Equal for all its values: uniform, or masked out by a constant.
-                variables = (*variables, place.site)
-                array = jnp.broadcast_to(array[..., None], (*array.shape, self.sizes[place.site]))
+                variables = (*variables, place.own)
+                array = jnp.broadcast_to(array[..., None], (*array.shape, self.sizes[place.own]))
             if place.is_discrete:
                 array = _impossible_where_clipped(array)
-            if place.is_masked and place.site in self.variables:
-                array = _nothing_where_masked(array, variables.index(place.site) - len(variables))
-            scales = tuple(self._scale(k, outputs, name, len(shapes[key])) for k in place.scales)
-            plates = tuple(frame.name for frame in place.plates)
-            factors.append(Factor(name, plates, variables, array, scales))
-            if place.site in self.variables:
-                variable_scales[place.site] = scales
+            if place.is_masked and place.own:
+                array = _nothing_where_masked(array, variables.index(place.own) - len(variables))
+            scales = tuple(self._scale(k, outputs, name, len(shape)) for k in place.scales)
+            factors.append(Factor(name, place.axes, variables, array, scales))
+            if place.own:
+                variable_scales[place.own] = scales
+        for recurrence in self.captured.recurrences:
+            for variable in recurrence.variables.values():
+                if recurrence.length:
+                    named = recurrence.names(variable)
+                    variable_scales |= dict.fromkeys(named, variable_scales[named[-1]])
+                    ends = recurrence.single(variable)
+                    variable_scales |= dict.fromkeys(ends, variable_scales[named[-1]])
         values_out = {
             str(key[1]): jnp.asarray(materialise(out, shapes[key], out.constant).array)
             for key, out in outputs.items()
-            if key[0] == "value"
+            if key[0] == "value" and isinstance(out, Enumerated)
         }
         return Evaluated(factors, variable_scales, values_out)
 
@@ -162,6 +226,7 @@ class FactorGraph:
             "log_density", factor
         ]
         shape = self.captured.output_shapes["log_density", factor]
+        assert isinstance(value, Enumerated)
         return jnp.asarray(materialise(value, shape, value.constant).array)
 
     def validity(self, values: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
@@ -169,7 +234,9 @@ class FactorGraph:
         found: dict[str, dict[str, Array]] = {}
         for key, value in self._outputs(values, lambda key: key[0] == "valid").items():
             site, parameter = cast(tuple[str, str], key[1])
-            found.setdefault(site, {})[parameter] = jnp.all(jnp.asarray(value.array))
+            parts = [value] if isinstance(value, Enumerated) else value.parts
+            every = [jnp.all(jnp.asarray(part.array)) for part in parts]
+            found.setdefault(site, {})[parameter] = jnp.all(jnp.stack(every))
         return found
 
     def _outputs(
@@ -177,7 +244,7 @@ class FactorGraph:
         values: Mapping[str, Any],
         wanted: Callable[[Key], bool],
         visit: Callable[[int], None] = lambda size: None,
-    ) -> dict[Key, Enumerated]:
+    ) -> dict[Key, Enumerated | SteppedValue]:
         return evaluate_outputs(self.captured, self.latents, values, wanted, visit)
 
     def _scale(self, key: Hashable, outputs: Mapping[Key, Any], factor: str, ndim: int) -> Scale:
@@ -215,6 +282,16 @@ class Evaluated:
     variable_scales: Mapping[str, tuple[Scale, ...]]
     values: Mapping[str, Array]
     """Recorded values (deterministic sites) that depend on no enumerated variable."""
+
+
+def _time_first(
+    variables: tuple[str, ...], array: Array, place: Place
+) -> tuple[tuple[str, ...], Array]:
+    """Take the time axis from the variables' to before the plates'."""
+    if place.time not in variables:
+        return variables, array[None]
+    axis = len(place.plates) + variables.index(place.time)
+    return tuple(v for v in variables if v != place.time), jnp.moveaxis(array, axis, 0)
 
 
 def _support(site: Site) -> np.ndarray:
@@ -278,7 +355,7 @@ def factor_graph(
     ModelError
         When the elements of a plate depend on one another, or a plate has two sizes.
     """
-    places: dict[str, Place] = {}
+    placed: dict[str, Place] = {}
     constants: dict[Hashable, Any] = {}
     alive: list[Any] = []  # so that no two scales can have the same identity
 
@@ -299,20 +376,24 @@ def factor_graph(
             out["log_density", name] = density.array
             for parameter, valid in density.validity.items():
                 out["valid", (name, parameter)] = valid
-            site = density.site or name
-            places[name] = Place(
-                density.plates, tuple(keys), density.is_masked, density.is_discrete, site
+            placed[name] = Place(
+                name,
+                density.plates,
+                tuple(keys),
+                density.is_masked,
+                density.is_discrete,
+                density.site or name,
             )
         for name, value in recorded.items():
             out["value", name] = value
         return out
 
-    captured = capture(outputs, latents)
+    captured = capture(outputs, latents, enumerate_names)
     variables = {name: site for name, site in latents.items() if name in enumerate_names}
-    sizes: dict[str, tuple[int, int]] = {}
-    for name, place in places.items():
+    frames: dict[str, tuple[int, int]] = {}
+    for name, place in placed.items():
         for frame in place.plates:
-            size, full_size = sizes.setdefault(frame.name, (frame.size, frame.full_size))
+            size, full_size = frames.setdefault(frame.name, (frame.size, frame.full_size))
             if (size, full_size) != (frame.size, frame.full_size):
                 raise ModelError(
                     f"plate '{frame.name}' has size {_of(size, full_size)} at one site and "
@@ -328,15 +409,105 @@ def factor_graph(
             variables,
         )
     # From here on a plate of one element is none: nothing is multiplied over it.
-    places = {name: replace(p, plates=several(p.plates)) for name, p in places.items()}
-    home = {
-        name: frozenset(frame.name for frame in several(site.plates))
-        for name, site in variables.items()
+    places = {
+        factor: place
+        for name, whole in placed.items()
+        for factor, place in _parts(
+            name, replace(whole, plates=several(whole.plates)), captured, variables
+        )
     }
-    for site in variables.values():
-        _support(site)
-    plate_sizes = {plate: size for plate, (size, _) in sizes.items()}
-    plate_scales = {plate: full / size for plate, (size, full) in sizes.items() if full != size}
+    plate_sizes = {plate: size for plate, (size, _) in frames.items()}
+    plate_sizes |= {r.time: r.length for r in captured.recurrences}
+    sizes, home = {}, {}
+    for name, site in variables.items():
+        plates = frozenset(frame.name for frame in several(site.plates))
+        count, axes = len(_support(site)), {name: plates}
+        if site.series:
+            recurrence = next(r for r in captured.recurrences if name in r.variables.values())
+            axes = dict.fromkeys(recurrence.single(name), plates)
+            axes |= dict.fromkeys(recurrence.names(name), plates | {recurrence.time})
+        home |= axes
+        sizes |= dict.fromkeys(axes, count)
+    plate_scales = {plate: full / size for plate, (size, full) in frames.items() if full != size}
+    chains = tuple(_chain(r) for r in captured.recurrences if r.length)
     return FactorGraph(
-        captured, latents, variables, places, constants, plate_sizes, plate_scales, home
+        captured,
+        latents,
+        variables,
+        places,
+        constants,
+        plate_sizes,
+        plate_scales,
+        home,
+        sizes,
+        chains,
+    )
+
+
+def _parts(
+    name: str, place: Place, captured: Captured, variables: Mapping[str, Site]
+) -> list[tuple[str, Place]]:
+    """The factors that a log density is, by name."""
+    scope, order = captured.scopes["log_density", name], captured.order
+    recurrence = next((r for r in captured.recurrences if place.site in r.variables.values()), None)
+    if isinstance(scope, Mixed):
+        stated = " and ".join(f"'{v}'" for v in sorted(scope.variables))
+        raise ModelError(
+            f"site '{name}' stands outside of the scan that states {stated}, but depends on it at every step: on "
+            "what the scan returns for all steps. State it in the body of the scan, or use only what is carried "
+            "in the end."
+        )
+
+    def part(factor: str, names: frozenset[str], own: str, **where: Any) -> tuple[str, Place]:
+        axes = sorted({*names, own} - {""}, key=order.__getitem__)
+        return factor, replace(place, variables=tuple(axes), own=own, **where)
+
+    if isinstance(scope, frozenset):
+        if recurrence is None:
+            return [part(name, scope, place.site if place.site in variables else "")]
+        scope = Stepped(
+            (scope,) * recurrence.heads, scope
+        )  # a variable whose density says nothing of it
+    recurrence = recurrence or _scan_of(scope, captured)
+    is_own = place.site in recurrence.variables.values()
+    found = [
+        part(
+            at(name, t),
+            names,
+            at(place.site, t) if is_own else "",
+            time=recurrence.time,
+            head=t,
+        )
+        for t, names in enumerate(scope.heads)
+    ]
+    if recurrence.length:
+        own = back(place.site, 0) if is_own else ""
+        found.append(part(name, scope.rest, own, time=recurrence.time))
+    return found
+
+
+def _scan_of(scope: Stepped, captured: Captured) -> Recurrence:
+    """The scan whose variables a value of each step depends on."""
+    return next(
+        r
+        for r in captured.recurrences
+        if any(scope.names & {*r.names(v), *r.single(v)} for v in r.variables.values())
+    )
+
+
+def _chain(recurrence: Recurrence) -> Chain:
+    """A scan as elimination sees it."""
+    later, first, last = {}, {}, {}
+    for variable, memory in recurrence.memory.items():
+        for lag in range(1, memory + 1):
+            later[back(variable, lag - 1)] = back(variable, lag)
+            first[back(variable, lag)] = at(variable, recurrence.heads - lag)
+            last[back(variable, lag)] = at(variable, recurrence.series.length - lag)
+    return Chain(
+        recurrence.time,
+        recurrence.length,
+        later,
+        first,
+        last,
+        recurrence.series.elimination,
     )

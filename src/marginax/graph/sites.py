@@ -10,7 +10,7 @@ as it stands, whatever its value depends on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from marginax.graph.distribution_layers import distribution_name, is_masked, unw
 from marginax.graph.supports import find_support
 from marginax.graph.validate import (
     check_observed,
+    check_observed_numbers,
     check_parameters,
     is_concrete,
     is_fixed,
@@ -32,6 +33,7 @@ from marginax.graph.validate import (
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame
+from marginax.language.scan import Series
 from marginax.language.stack import Message, is_point_mass, isolated
 
 
@@ -46,6 +48,8 @@ class Site:
     dtype: Any
     plates: tuple[CondIndepStackFrame, ...] = ()
     """The plates around it, outermost (leftmost) dimension first."""
+    series: tuple[Series, ...] = ()
+    """The scans that it is stated in, innermost first; each has an axis, the outermost the first."""
     distribution: str = ""
     batch_shape: tuple[int, ...] = ()
     event_dim: int = 0
@@ -90,6 +94,40 @@ class _Draft(handlers.seed):
         super().process_message(msg)
 
 
+class _Recorder(handlers.trace):
+    """Records of each message what is known of it as a `Site`, where it is stated."""
+
+    def __init__(self, draft: _Draft) -> None:
+        super().__init__(draft)
+        self.draft = draft
+
+    def postprocess_message(self, msg: Message) -> None:
+        if msg.get("name") is None:
+            return
+        if "site" not in msg:  # otherwise it comes from a scan, and was recorded there
+            free, points = self.draft.free, self.draft.point_masses
+            msg["site"] = _record(msg, msg["name"] in free, msg["name"] in points)
+        elif msg.get("series"):
+            msg["site"] = _of_series(msg, msg["site"])
+        super().postprocess_message(msg)
+
+    def differing(self, msg: Message) -> dict[str, Any]:
+        return {"value": msg["value"]}
+
+
+def _of_series(msg: Message, site: Site) -> Site:
+    """The site of all steps of a scan, from that of one step."""
+    value = msg["value"]
+    if site.is_observed and not site.is_masked and is_concrete(value):
+        check_observed_numbers(site.name, np.asarray(value), site.constraint)
+    return replace(
+        site,
+        shape=jnp.shape(value),
+        batch_shape=(msg["series"][-1].length, *site.batch_shape),
+        series=msg["series"],
+    )
+
+
 def as_jax_arrays(arguments: Any) -> Any:
     """A model's arguments with NumPy's arrays as JAX's, which variables can index."""
 
@@ -124,9 +162,9 @@ def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[
     sites: dict[str, Site] = {}
 
     def run(key: Any) -> None:
-        draft = _Draft(model, key)
-        for name, msg in handlers.trace(draft).get_trace(*args, **kwargs).items():
-            sites[name] = _record(msg, name in draft.free, name in draft.point_masses)
+        recorder = _Recorder(_Draft(model, key))
+        for name, msg in recorder.get_trace(*args, **kwargs).items():
+            sites[name] = msg["site"]
 
     with isolated(), numpyro_checks(False):  # they name no site; those of this package do
         try:

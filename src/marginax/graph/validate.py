@@ -140,6 +140,11 @@ def check_observed(msg: Message) -> None:
         if not is_concrete(kept) or value.shape != tuple(msg["fn"].shape()):
             return
         value = value[np.broadcast_to(np.asarray(kept), msg["fn"].batch_shape)]
+    check_observed_numbers(name, value, msg["fn"].support)
+
+
+def check_observed_numbers(name: str, value: np.ndarray, support: Any) -> None:
+    """Check observed numbers against the support of their distribution, if that is known."""
     if value.dtype.kind == "f" and np.isnan(value).any():
         where = np.argwhere(np.isnan(value))
         first = ", ".join(str(i) for i in where[0]) or "()"
@@ -148,7 +153,6 @@ def check_observed(msg: Message) -> None:
             f"first at index {first}. Drop those rows, or say that they are missing: "
             "obs_mask=~jnp.isnan(data), with the NaN replaced by any number in the support."
         )
-    support = msg["fn"].support
     if support is None or not is_fixed(support):
         return
     if not satisfies(support, value):

@@ -123,7 +123,7 @@ class _Observed(Messenger):
         self.values: dict[str, Any] = {}
 
     def postprocess_message(self, msg: Message) -> None:
-        if msg["type"] == "sample" and msg["is_observed"]:
+        if msg["type"] == "sample" and msg["is_observed"] and not msg.get("steps"):
             self.values[msg["name"]] = msg["value"]
 
 
@@ -140,7 +140,7 @@ class _Unchanged(Messenger):
         if site is None:
             return
         now: Any = msg["value"]
-        before = self.values.get(site.name, now)
+        before = now if msg.get("steps") else self.values.get(site.name, now)
         both = is_concrete((before, now))
         if msg["is_observed"] != site.is_observed or (
             both and not np.array_equal(before, now, equal_nan=True)

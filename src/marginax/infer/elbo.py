@@ -33,7 +33,7 @@ from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
 from marginax.elimination.plan import Term, make_plan
 from marginax.elimination.semiring import SUM
-from marginax.graph.factors import FactorGraph, LogDensity, factor_graph, log_density_of
+from marginax.graph.factors import FactorGraph, LogDensity, density_trace, factor_graph
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites
 from marginax.graph.validate import numpyro_checks
 from marginax.language import handlers
@@ -132,18 +132,16 @@ def _elbo(
     def program(values: dict[str, Any]) -> tuple[dict[str, LogDensity], dict[str, Any]]:
         with isolated(), numpyro_checks(False):  # `collect_sites` has checked
             guide_run = handlers.substitute(guide, data=_only(values, in_guide))
-            guide_trace = handlers.trace(guide_run).get_trace(*args, **kwargs)
+            guide_trace = density_trace(guide_run).get_trace(*args, **kwargs)
             model_run = handlers.substitute(model, data=_only(values, in_model))
             replayed = handlers.replay(model_run, trace=guide_trace)
-            model_trace = handlers.trace(replayed).get_trace(*args, **kwargs)
+            model_trace = density_trace(replayed).get_trace(*args, **kwargs)
         densities = {
-            name: log_density_of(msg)
-            for name, msg in model_trace.items()
-            if msg["type"] == "sample"
+            name: msg["density"] for name, msg in model_trace.items() if msg["type"] == "sample"
         }
         for name, msg in guide_trace.items():
             if msg["type"] == "sample" and not msg["is_observed"]:
-                densities[name + IN_GUIDE] = replace(log_density_of(msg), site=name)
+                densities[name + IN_GUIDE] = replace(msg["density"], site=name)
         return densities, {}
 
     graph = factor_graph(program, latents, frozenset(latents))
@@ -151,7 +149,7 @@ def _elbo(
     of_model = [f for f in evaluated.factors if not f.name.endswith(IN_GUIDE)]
     of_guide = [f for f in evaluated.factors if f.name.endswith(IN_GUIDE)]
     home = graph.home
-    plan = make_plan(_terms(of_model), graph.sizes, graph.plate_sizes, home, keep=in_guide)
+    plan = make_plan(_terms(of_model), graph.sizes, graph.plate_sizes, home, in_guide, graph.chains)
     # A variable of the guide has two factors; the scales that count while summing are the model's.
     model_scales = {n: s for n, s in evaluated.variable_scales.items() if n in in_model}
     left = contract(plan, of_model, SUM, graph.plate_sizes, graph.plate_scales, model_scales)
@@ -213,6 +211,11 @@ def discrete_sites(
     in_guide, in_model = {}, {}
     for name, site in guide_sites.items():
         _check_pair(site, all_model_sites.get(name))
+        if site.support is not None and site.series:
+            raise ModelError(
+                f"site '{name}': it is discrete and stated in a scan of the guide; an expectation over a chain of "
+                "the guide is not computed yet. Leave it out of the guide, so that the model sums it out."
+            )
         if site.support is not None:
             in_guide[name] = site
         elif site.is_discrete:

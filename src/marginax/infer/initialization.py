@@ -20,7 +20,7 @@ from marginax.graph.validate import check_value
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.primitives import as_numbers
-from marginax.language.stack import Message, is_point_mass, isolated
+from marginax.language.stack import Message, element, is_point_mass, isolated
 
 InitStrategy = Callable[[Message], Any]
 
@@ -123,7 +123,7 @@ def init_to_value(site: Message | None = None, values: Mapping[str, Any] | None 
     if site is None:
         return partial(init_to_value, values=dict(values))
     if site["name"] in values:
-        return values[site["name"]]
+        return element(site, values[site["name"]])
     return init_to_uniform(site)
 
 
@@ -178,7 +178,7 @@ def initial_values(
     ModelError
         When a value is no number, does not have the site's shape, or lies outside its support.
     """
-    chosen: dict[str, Any] = {}
+    chosen: list[str] = []
 
     def choose(site: Message) -> Any:
         if site["type"] != "sample" or site["value"] is not None:
@@ -201,10 +201,11 @@ def initial_values(
                 f"site has shape {site_shape(site)}."
             )
         check_value(name, site["fn"].support, value, "its initial value")
-        chosen[name] = jnp.asarray(value, jnp.result_type(float))
-        return chosen[name]
+        chosen.append(name)
+        return jnp.asarray(value, jnp.result_type(float))
 
     seeded = _WholePlates(handlers.seed(model, rng_seed=key))
     with isolated():
-        handlers.substitute(seeded, substitute_fn=choose)(*args, **kwargs)
-    return chosen
+        placed = handlers.substitute(seeded, substitute_fn=choose)
+        trace = handlers.trace(placed).get_trace(*args, **kwargs)
+    return {name: trace[name]["value"] for name in dict.fromkeys(chosen)}

@@ -155,7 +155,8 @@ class Predictive:
             if site is None or site.kind == "deterministic" or site.is_observed:
                 continue
             own = value.shape[len(self.batch_shape) :]
-            if own != site.shape:
+            ends_early = site.series and 0 < own[0] < site.shape[0] and own[1:] == site.shape[1:]
+            if own != site.shape and not ends_early:
                 raise ModelError(
                     f"site '{name}': each of its draws has shape {own}, but the site has shape {site.shape}."
                 )

@@ -17,17 +17,18 @@ from jax import Array
 from numpyro.distributions.transforms import biject_to
 
 from marginax.compiled import hoisted_jit
-from marginax.graph.factors import LogDensity
+from marginax.graph.factors import LogDensity, density_trace
 from marginax.graph.sites import Site, collect_sites
 from marginax.graph.validate import numpyro_checks
 from marginax.infer.initialization import InitStrategy, initial_values, site_shape
 from marginax.language import handlers
 from marginax.language.errors import ModelError
-from marginax.language.stack import Message, isolated
+from marginax.language.stack import Message, apply_stack, element, isolated
 from marginax.prepared import Prepared, diagnose, prepare, split_trace
 from marginax.queries import log_density
 
 JACOBIAN = " (Jacobian)"
+FREE = " (unconstrained)"
 
 Position = dict[str, Array]
 """Unconstrained values by site name."""
@@ -107,28 +108,27 @@ def make_target(
     moved = {n: replace(s, shape=shapes[n], dtype=dtype) for n, s in continuous.items()}
 
     def program(values: dict[str, Any]) -> tuple[dict[str, LogDensity], dict[str, Any]]:
-        jacobians: dict[str, LogDensity] = {}
-        constrained: dict[str, Any] = {}
-
         def place(site: Message) -> Any:
             name = site["name"]
             if site["type"] != "sample" or name not in values:
                 return None
+            value = element(site, values[name])
             if name not in continuous:
-                return values[name]
+                return value
             transform = biject_to(site["fn"].support)
-            constrained[name] = transform(values[name])
-            jacobian = transform.log_abs_det_jacobian(values[name], constrained[name])
+            constrained = transform(value)
+            jacobian = jnp.sum(transform.log_abs_det_jacobian(value, constrained))
             # Outside of all plates and scales: it belongs to the change of variables alone.
-            jacobians[name + JACOBIAN] = LogDensity(jnp.sum(jacobian))
-            return constrained[name]
+            record(name + JACOBIAN, jacobian, placed)
+            return constrained
 
+        placed = handlers.substitute(model, substitute_fn=place)
         with isolated(), numpyro_checks(False):  # `collect_sites` has checked
-            trace = handlers.trace(handlers.substitute(model, substitute_fn=place)).get_trace(
-                *args, **kwargs
-            )
+            trace = density_trace(placed).get_trace(*args, **kwargs)
+        jacobians = {n: LogDensity(trace.pop(n + JACOBIAN)["value"]) for n in continuous}
         densities, recorded = split_trace(trace)
-        return densities | jacobians, constrained | recorded
+        densities |= {name + JACOBIAN: jacobian for name, jacobian in jacobians.items()}
+        return densities, {name: trace[name]["value"] for name in continuous} | recorded
 
     prepared = prepare(program, sites | moved, dict.fromkeys(continuous), memory_limit)
     for name in continuous:
@@ -153,7 +153,9 @@ def _unconstrained_shapes(
 
     def record(site: Message) -> None:
         if site["type"] == "sample" and site["name"] in sites:
-            shapes[site["name"]] = biject_to(site["fn"].support).inverse_shape(site_shape(site))
+            lengths = tuple(steps.length for steps in reversed(site.get("steps", ())))
+            own = biject_to(site["fn"].support).inverse_shape(site_shape(site))
+            shapes[site["name"]] = (*lengths, *own)
 
     def run(key: Any) -> None:
         seeded = handlers.seed(model, rng_seed=key)
@@ -169,16 +171,22 @@ def initial_position(
 ) -> Position:
     """Where a strategy begins, on the unconstrained scale."""
     values = initial_values(model, strategy, key, *args, **kwargs)
-    position: Position = {}
 
     def unconstrain(site: Message) -> Any:
         if site["type"] != "sample" or site["name"] not in values:
             return None
-        value = values[site["name"]]
-        position[site["name"]] = biject_to(site["fn"].support).inv(value)
+        value = element(site, values[site["name"]])
+        record(site["name"] + FREE, biject_to(site["fn"].support).inv(value), placed)
         return value
 
+    placed = handlers.substitute(handlers.seed(model, rng_seed=key), substitute_fn=unconstrain)
     with isolated():
-        seeded = handlers.seed(model, rng_seed=key)
-        handlers.substitute(seeded, substitute_fn=unconstrain)(*args, **kwargs)
-    return position
+        trace = handlers.trace(placed).get_trace(*args, **kwargs)
+    return {name: trace[name + FREE]["value"] for name in values}
+
+
+def record(name: str, value: Any, outside: handlers.Messenger) -> None:
+    """Give a value to the handlers outside of one that is at work; of a scan it becomes a series."""
+    apply_stack(
+        {"type": "deterministic", "name": name, "value": value, "cond_indep_stack": []}, outside
+    )

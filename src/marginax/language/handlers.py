@@ -19,7 +19,7 @@ from numpyro.distributions import Distribution
 
 from marginax.language.errors import ModelError
 from marginax.language.primitives import as_numbers, check_infer, prng_key
-from marginax.language.stack import Message, Messenger, apply_stack
+from marginax.language.stack import Message, Messenger, apply_stack, element
 
 Trace = dict[str, Message]
 
@@ -71,6 +71,11 @@ class trace(Messenger):
         self(*args, **kwargs)
         return self.trace
 
+    def differing(self, msg: Message) -> dict[str, Any]:
+        """What of a site stated in a scan is kept for every step: arrays, or trees of them, by key of the message."""
+        kept = {"value": msg["value"]}
+        return kept | {"fn": msg["fn"]} if msg["type"] == "sample" else kept
+
 
 def _are_drawn_apart(*plates: Message) -> bool:
     """Whether a plate's elements are drawn a second time; other sizes are refused elsewhere."""
@@ -117,7 +122,12 @@ class seed(Messenger):
         if msg["type"] in self.hide_types or msg["type"] not in ("sample", "plate", "prng_key"):
             return
         if msg["kwargs"].get("rng_key") is None and msg["value"] is None:
-            self.rng_key, msg["kwargs"]["rng_key"] = jax.random.split(self.rng_key)
+            msg["kwargs"]["rng_key"] = self.next_key()
+
+    def next_key(self) -> Any:
+        """A fresh key."""
+        self.rng_key, key = jax.random.split(self.rng_key)
+        return key
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.fn is None:
@@ -266,7 +276,37 @@ def _one_source(
     if fn is not None:
         return fn
     values = dict(data or {})
-    return lambda msg: values.get(msg["name"])
+
+    def value_of(msg: Message) -> Any:
+        value = values.get(msg["name"])
+        return value if value is None or msg["type"] in ("param", "plate") else _given(msg, value)
+
+    return value_of
+
+
+def _given(msg: Message, values: Any) -> Any:
+    """The value that is given to a site; in a scan, the element for the step of a series.
+
+    A series may end before the scan does. Then its elements are given to the first steps, and the
+    others are drawn: so a series is forecast.
+    """
+    steps = msg.get("steps", ())
+    given = np.shape(values)[0] if np.ndim(values) else 0
+    if len(steps) != 1 or msg["type"] != "sample" or not 0 < given < steps[0].length:
+        return element(msg, values)
+    length = steps[0].length
+    values = jnp.asarray(as_numbers(msg["name"], values))
+    key = msg["kwargs"].get("rng_key")
+    key = prng_key() if key is None else key
+    if key is None:
+        raise ModelError(
+            f"site '{msg['name']}': a value is given for the first {given} of {length} steps, and the "
+            "others must be drawn, but there is no random key. Run the model under handlers.seed."
+        )
+    drawn = msg["fn"].sample(key, msg["kwargs"].get("sample_shape", ()))
+    msg["infer"]["given_steps"] = given
+    t = steps[0].t
+    return jnp.where(t < given, values[jnp.minimum(t, given - 1)], drawn)
 
 
 class replay(Messenger):
@@ -312,6 +352,7 @@ class replay(Messenger):
             )
         msg["value"] = recorded["value"]
         if msg["type"] == "sample":
+            msg["value"] = _given(msg, msg["value"])
             msg["infer"] = dict(recorded["infer"])
 
 
@@ -551,7 +592,7 @@ class do(Messenger):
             raise ModelError(
                 f"site '{msg['name']}': two handlers.do intervene on it; take it out of one of them."
             )
-        value = self.data[msg["name"]]
+        value = element(msg, self.data[msg["name"]])
         # The message forks. The site itself goes on outwards, to be drawn, scored and recorded as if
         # nothing had happened; what returns to the model is a constant, which adds no density.
         itself = dict(
@@ -611,6 +652,11 @@ class lift(Messenger):
         prior = self.prior.get(msg["name"]) if isinstance(self.prior, Mapping) else self.prior
         if prior is None:
             return
+        if msg.get("steps"):
+            raise ModelError(
+                f"param '{msg['name']}': lifted in the body of a scan it would be another variable at every step; "
+                "state it before the scan."
+            )
         msg.update(
             type="sample",
             fn=prior,

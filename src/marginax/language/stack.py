@@ -122,13 +122,24 @@ class Messenger:
 
 
 @contextmanager
-def isolated() -> Iterator[None]:
-    """Run what is inside on an empty stack: the handlers outside neither see it nor change it."""
-    outside, _stack.handlers = _stack.handlers, []
+def isolated(*handlers: Messenger) -> Iterator[None]:
+    """Run what is inside under these handlers alone: those outside neither see it nor change it.
+
+    Parameters
+    ----------
+    *handlers : Messenger
+        Outermost first.
+    """
+    outside, _stack.handlers = _stack.handlers, list(handlers)
     try:
         yield
     finally:
         _stack.handlers = outside
+
+
+def active_handlers() -> tuple[Messenger, ...]:
+    """The handlers that are listening, outermost first."""
+    return tuple(_stack.handlers)
 
 
 def is_active() -> bool:
@@ -168,6 +179,16 @@ def apply_stack(msg: Message, outside: Messenger | None = None) -> Message:
     for handler in handlers[reached:]:
         handler.postprocess_message(msg)
     return msg
+
+
+def element(msg: Message, values: Any) -> Any:
+    """Of a value for all steps of the scans around a site, the one for this step.
+
+    For handlers; outside of any scan the value as it is.
+    """
+    for steps in reversed(msg.get("steps", ())):
+        values = steps.element(msg["name"], values)
+    return values
 
 
 def is_point_mass(fn: Any) -> bool:
