@@ -59,6 +59,7 @@ examples: $(VENV)/.run
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/log_density.py
 	$(BIN)/python benchmarks/compile_time.py
+	$(BIN)/python benchmarks/hmm.py
 	$(BIN)/python benchmarks/import_time.py
 
 clean:

@@ -141,9 +141,15 @@ def compare(length: int, states: int) -> None:
         # On logarithms that are never brought back to zero, single precision loses digits in long series.
         if abs(value - values["marginax"]) > 1e-3 * scale:
             raise SystemExit(f"{name} finds {value}, marginax {values['marginax']}")
-    calls_at_once = max(1, min(20, 100_000 // length))
-    times = medians(calls, RUNS, calls_at_once)
+    slowest = max(_seconds(call) for call in calls.values())
+    times = medians(calls, RUNS, calls=max(1, min(20, int(0.2 / slowest))))
     show(f"value and gradient, {length:,} steps, {states} states", times, "by hand")
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
 
 
 def first_gradient(name: str) -> float:

@@ -333,6 +333,30 @@ def values_handed_round(steps: int, ends: bool) -> None:
         mx.scan(step, (a, 1 - 0 * a), real(DATA[:steps]))
 
 
+def observations_further_back(steps: int, ends: bool) -> None:
+    """What is carried reaches further back than the variables do."""
+
+    def step(carry: Any, y: Any) -> Any:
+        older, old = carry
+        z = mx.sample("z", dist.Bernoulli(0.3))
+        mx.sample("y", dist.Normal(z + 0.5 * old - 0.3 * older, 1.0), obs=y)
+        return (old, y), None
+
+    if steps:
+        mx.scan(step, (0.2, -0.4), real(DATA[:steps]))
+
+
+def observations_further_back_than_states(steps: int, ends: bool) -> None:
+    def step(carry: Any, y: Any) -> Any:
+        z, oldest, older, old = carry
+        z = mx.sample("z", dist.Bernoulli(jnp.where(z == 1, 0.8, 0.3) - 0.05 * jnp.tanh(oldest)))
+        mx.sample("y", dist.Normal(z + 0.5 * old - 0.3 * older, 1.0), obs=y)
+        return (z, older, old, y), z * y
+
+    if steps:
+        mx.scan(step, (0, 0.1, 0.2, -0.4), real(DATA[:steps]))
+
+
 def backwards(steps: int, ends: bool) -> None:
     def step(z: Any, y: Any) -> Any:
         z = mx.sample("z", dist.Categorical(real(T33)[z]))
@@ -403,6 +427,8 @@ def _scenarios() -> list[ScanScenario]:
         S(mixtures_at_each_step, 4),
         S(values_of_other_kinds, 3),
         S(values_handed_round),
+        S(observations_further_back),
+        S(observations_further_back_than_states),
         S(backwards),
         S(without_data, chain_rule=False),
         S(switched_off, 4),

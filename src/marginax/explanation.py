@@ -47,7 +47,7 @@ class Explanation:
     factors : tuple of FactorRow
         The log densities.
     plates : dict
-        Plate sizes by name.
+        Plate sizes by name; of a series, the number of its steps that are alike.
     plan : Plan
         The steps; ``plan.order``, ``plan.flops``, ``plan.largest``.
     flops : int
@@ -55,7 +55,7 @@ class Explanation:
     peak_bytes : int
         The largest array of the evaluation, in bytes, if nothing is fused away.
     series : dict
-        Numbers of steps, by the name of a scan's time axis; in ``plates`` it has those that are alike.
+        Numbers of all steps of a series, by the name of its time axis.
     not_marginalized : dict
         Every other latent site, and why it is not summed out.
     """

@@ -25,9 +25,9 @@ from marginax.elimination.contract import contract
 from marginax.elimination.execute import Setting, execute
 from marginax.elimination.factor import Factor
 from marginax.elimination.outside import outside_messages
-from marginax.elimination.plan import Advance, Plan, Term, make_plan
+from marginax.elimination.plan import Advance, Plan, make_plan, term_of
 from marginax.elimination.semiring import SUM
-from marginax.graph.factors import Evaluated
+from marginax.graph.factors import Evaluated, in_batch_shape
 from marginax.graph.recurrence import Recurrence, at, back
 from marginax.prepared import Prepared
 
@@ -75,27 +75,23 @@ def one_step_ahead(prepared: Prepared, evaluated: Evaluated) -> dict[str, Array]
         for problem in step_problems(prepared, evaluated, recurrence):
             for i, factor in enumerate(problem.own):
                 place = graph.places[factor.name]
-                site = prepared.sites.get(place.density)
-                if site is None or not site.is_observed or site.is_auxiliary:
+                if not prepared.is_observation(factor.name):
                     continue
                 known = [
                     other
                     for j, other in enumerate(problem.own)
-                    if j < i or not _is_observed(prepared, other)
+                    if j < i or not prepared.is_observation(other.name)
                 ]
                 factors = [*problem.past, *known, factor]
                 plan = _plan(problem, factors, graph.plate_sizes)
                 message = outside_messages(plan, factors, graph.plate_sizes)[-1]
                 value = predictive(factor, message)
-                sizes = {f.dim: f.size for f in place.plates}
-                ndim = len(site.batch_shape) - 1
-                shape = [sizes.get(dim, 1) for dim in range(-ndim, 0)]
-                full = [size for _, size in sorted(sizes.items())]
-                time = [recurrence.length] if problem.axes else [1]
-                value = jnp.broadcast_to(
-                    value.reshape((-1, *value.shape[len(problem.axes) :])), (*time, *full)
-                )
-                values.setdefault(place.density, []).append(value.reshape((*time, *shape)))
+                if problem.axes and value.shape[0] == 1:
+                    value = jnp.broadcast_to(value, (recurrence.length, *value.shape[1:]))
+                value = value if problem.axes else value[None]
+                ndim = len(prepared.sites[place.density].batch_shape) - 1
+                value = in_batch_shape(value, place.plates, ndim, (value.shape[0],))
+                values.setdefault(place.density, []).append(value)
         for name, parts in values.items():
             series = jnp.concatenate(parts)
             found[name] = series[::-1] if recurrence.series.reverse else series
@@ -149,7 +145,7 @@ def step_problems(
     needed = {v for f in (*alike, *(f for h in heads for f in h)) for v in f.variables} - to_come
     earlier = [c for c in graph.chains if c.time in scans[:position]]
     plan = make_plan(
-        [_term(f) for f in outside], graph.sizes, graph.plate_sizes, graph.home, needed, earlier
+        [term_of(f) for f in outside], graph.sizes, graph.plate_sizes, graph.home, needed, earlier
     )
     setting = Setting(graph.plate_sizes, graph.plate_scales, evaluated.variable_scales)
     known = contract(
@@ -210,7 +206,9 @@ def _of_steps_alike(
     messages = []
     if chain.first:
         factors = [*past, *named]
-        plan = make_plan([_term(f) for f in factors], sizes, setting.plate_sizes, home, (), [chain])
+        plan = make_plan(
+            [term_of(f) for f in factors], sizes, setting.plate_sizes, home, (), [chain]
+        )
         setting = replace(setting, variable_scales=scales)
         messages = _messages(plan, factors, setting)
     return StepProblem(
@@ -266,13 +264,4 @@ def _marginals(
 
 
 def _plan(problem: StepProblem, factors: Sequence[Factor], plate_sizes: Mapping[str, int]) -> Plan:
-    return make_plan([_term(f) for f in factors], problem.sizes, plate_sizes, problem.home)
-
-
-def _is_observed(prepared: Prepared, factor: Factor) -> bool:
-    site = prepared.sites.get(prepared.graph.places[factor.name].density)
-    return site is not None and site.is_observed and not site.is_auxiliary
-
-
-def _term(factor: Factor) -> Term:
-    return Term(factor.name, factor.variables, frozenset(factor.plates))
+    return make_plan([term_of(f) for f in factors], problem.sizes, plate_sizes, problem.home)

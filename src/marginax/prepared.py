@@ -58,6 +58,11 @@ class Prepared:
                 f"raise memory_limit= of marginalize.\n\n{table}"
             )
 
+    def is_observation(self, factor: str) -> bool:
+        """Whether a factor is the log density of something observed, or part of it."""
+        site = self.sites.get(self.graph.places[factor].density)
+        return site is not None and site.is_observed and not site.is_auxiliary
+
     def peak_bytes(self) -> int:
         """The largest array of an evaluation, if nothing is fused away; nothing is computed."""
         sizes = [_planned_bytes(self.graph, self.plan)]
@@ -177,6 +182,11 @@ def check_params(
             )
         values[name] = value
     for name, site in sites.items():
+        if site.given_steps:
+            raise ModelError(
+                f"site '{name}': a value is given for its first {site.given_steps} steps only. That serves to "
+                "run the model beyond them (Predictive); a density needs them all, or fewer steps in the scan."
+            )
         if not site.is_free or name in values or site.support is not None:
             continue
         why = f" ({site.not_enumerated_because})" if site.not_enumerated_because else ""

@@ -19,10 +19,10 @@ from jax import Array
 from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
 from marginax.elimination.outside import outside_messages
-from marginax.elimination.plan import Plan, Term, make_plan
+from marginax.elimination.plan import Plan, make_plan, term_of
 from marginax.elimination.semiring import ENTROPY, MAX, SUM, Semiring, sample_semiring
 from marginax.filtering import in_order, one_step_ahead, predictive
-from marginax.graph.factors import Evaluated, several
+from marginax.graph.factors import Evaluated, in_batch_shape, several
 from marginax.graph.recurrence import Recurrence, at, back
 from marginax.graph.sites import Site
 from marginax.graph.supports import beyond_the_cut
@@ -60,7 +60,7 @@ def _plan(prepared: Prepared, extra: Sequence[Factor]) -> Plan:
     if not extra:
         return prepared.plan
     graph = prepared.graph
-    terms = [Term(f.name, f.variables, frozenset(f.plates)) for f in extra]
+    terms = [term_of(f) for f in extra]
     return make_plan(
         [*graph.terms(), *terms],
         graph.sizes,
@@ -247,21 +247,19 @@ def pointwise(prepared: Prepared, key: Any = None) -> dict[str, Array]:
     if inside:
         found = one_step_ahead(prepared, evaluated)
         outside += _seen_from_outside(prepared, evaluated, inside, outside)
-    terms = [Term(f.name, f.variables, frozenset(f.plates)) for f in outside]
+    terms = [term_of(f) for f in outside]
     plan = make_plan(terms, graph.sizes, graph.plate_sizes, graph.home) if inside else prepared.plan
     messages = outside_messages(plan, outside, graph.plate_sizes)
     for factor, message in zip(outside, messages, strict=True):
-        site = prepared.sites.get(factor.name)
-        if site is None or not site.is_observed or site.is_auxiliary:
+        if factor.name not in graph.places or not prepared.is_observation(factor.name):
             continue
+        site = prepared.sites[factor.name]
         if not factor.variables:
             found[factor.name] = graph.elementwise(factor.name, prepared.values)
             continue
         value = predictive(factor, message)
-        sizes = {frame.dim: frame.size for frame in several(site.plates)}
-        shape = [sizes.get(dim, 1) for dim in range(-len(site.batch_shape), 0)]
-        full = [size for dim, size in sorted(sizes.items())]
-        found[factor.name] = jnp.broadcast_to(value, full).reshape(shape)
+        plates = graph.places[factor.name].plates
+        found[factor.name] = in_batch_shape(value, plates, len(site.batch_shape))
     return found
 
 
@@ -270,7 +268,7 @@ def _seen_from_outside(
 ) -> list[Factor]:
     """What all scans say of the variables that factors outside of them have, as factors."""
     graph = prepared.graph
-    terms = [Term(f.name, f.variables, frozenset(f.plates)) for f in inside]
+    terms = [term_of(f) for f in inside]
     keep = {v for f in outside for v in f.variables}
     plan = make_plan(terms, graph.sizes, graph.plate_sizes, graph.home, keep, graph.chains)
     kept = contract(

@@ -189,6 +189,70 @@ def test_numbers_too_small_to_be_held_do_not_change_the_result():
     assert np.isfinite(table).all()
 
 
+def advanced_in_numbers(arrays: Any) -> tuple[Any, bool]:
+    """The chain on numbers alone, and whether that was found to be good enough."""
+    plan, factors, _ = chain_of([np.asarray(a, np.float32) for a in arrays])
+    (advance,) = (s for s in plan.steps if isinstance(s, Advance))
+    start = factors[0].array + factors[1].array
+    found, fine = numbers.advance_in_numbers(advance, [start], factors[2:])
+    return jax.nn.logsumexp(found.arrays[0]) + found.constants[0].sum(), bool(fine)
+
+
+def test_numbers_alone_are_fine_where_nothing_is_lost_and_known_not_to_be_where_something_is():
+    ordinary, extreme = logs(12, 4), left_to_right(12, 4)
+    value, fine = advanced_in_numbers(ordinary)
+    assert fine
+    np.testing.assert_allclose(value, forward_backward(*ordinary)[0], rtol=1e-5)
+    value, fine = advanced_in_numbers(extreme)
+    assert not fine
+    assert not np.isclose(value, forward_backward(*extreme)[0], rtol=1e-5)
+
+
+def test_impossible_states_alone_do_not_take_logarithms():
+    start, table, seen = logs(30, 4)
+    table[np.tril_indices(4, -1)] = -np.inf
+    start[1:] = -np.inf
+    assert advanced_in_numbers((start, table, seen))[1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_state_that_cannot_be_reached_but_would_fit_best(way: str):
+    """Its adjoint grows with every step; nothing may come of it."""
+    with np.errstate(divide="ignore"):
+        table = np.log(np.array([[0.9, 0.1, 0.0], [0.0, 0.9, 0.1], [0.0, 0.1, 0.9]]))
+    start = np.array([-np.inf, 0.0, -np.inf])
+    seen = np.broadcast_to(-0.5 * np.array([0.0, 2.0, 2.0]) ** 2, (1000, 3)).copy()
+    total, marginals, transitions = forward_backward(start, table, seen)
+    value, (_, slope, now) = value_and_gradient((start, table, seen), way=way)
+    np.testing.assert_allclose(value, total, rtol=1e-5)
+    np.testing.assert_allclose(now, marginals, atol=1e-4)
+    np.testing.assert_allclose(slope, transitions, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("t", [0, 3, 8])
+def test_nan_stays_nan(t: int):
+    start, table, seen = logs(9, 3)
+    seen[t, 1] = np.nan
+    assert np.isnan(value_and_gradient((start, table, seen))[0])
+
+
+def test_half_precision_takes_logarithms():
+    arrays = [jnp.asarray(a, jnp.float16) for a in logs(9, 3)]
+    assert abs(float(log_total(arrays)) - forward_backward(*logs(9, 3))[0]) < 0.05
+
+
+def test_a_batch_of_batches_keeps_the_choice():
+    """Otherwise both ways would be computed for all of it."""
+    arrays = tuple(jnp.asarray(np.stack([np.stack([a, a])] * 2)) for a in logs(9, 3))
+    both = jax.vmap(jax.vmap(log_total))
+    jaxpr = str(jax.make_jaxpr(both)(arrays))
+    assert (
+        jaxpr.count("cond[")
+        == str(jax.make_jaxpr(jax.vmap(log_total))(tuple(a[0] for a in arrays))).count("cond[")
+        == 2
+    )
+
+
 @pytest.mark.parametrize("clash", [50.0, 500.0])
 def test_two_observations_that_contradict_each_other(clash: float):
     """Each rules out what the other says; together they are improbable, but not impossible."""

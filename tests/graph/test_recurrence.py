@@ -186,6 +186,75 @@ def test_a_scan_over_all_steps_of_another_is_refused():
     refused(model, "scan that states 'w' depends on 'z' at all steps of another")
 
 
+@pytest.mark.parametrize("loop", ["map", "carry", "scan"])
+def test_a_loop_over_the_values_of_all_steps_is_refused(loop: str):
+    """The values come out of the scan as they are, and must not be taken for the scan's own."""
+
+    def model() -> None:
+        def step(z: Any, _: Any) -> Any:
+            z = mx.sample("z", dist.Categorical(jnp.full((3, 3), 1 / 3)[z]))
+            return z, z
+
+        _, zs = mx.scan(step, 0, None, length=5)
+        if loop == "map":
+            means = jax.lax.map(lambda z: 2.0 * z, zs)
+            with mx.plate("time", 5):
+                mx.sample("y", dist.Normal(means, 1.0), obs=YS)
+        elif loop == "carry":
+            last, _ = jax.lax.scan(lambda c, z: (z, None), 0, zs, reverse=True)
+            mx.sample("y", dist.Normal(1.0 * last, 1.0), obs=0.3)
+        else:
+
+            def second(before: Any, now: Any) -> Any:
+                z, y = now
+                mx.sample("y", dist.Normal(1.0 * z - before, 1.0), obs=y)
+                return z, None
+
+            mx.scan(second, 0, (zs, YS))
+
+    refused(model, "site 'y' stands outside of the scan that states 'z'")
+
+
+def test_a_scan_inside_of_a_jitted_function_is_refused():
+    def model() -> None:
+        def step(z: Any, _: Any) -> Any:
+            return coin("z", 0.2 + 0.6 * z), None
+
+        jax.jit(lambda: mx.scan(step, 0, None, length=4)[0])()
+
+    with pytest.raises((mx.ModelError, jax.errors.UnexpectedTracerError)):
+        mx.marginalize(model).log_density({})
+
+
+@pytest.mark.parametrize("name", ["z[0]", "z[t]", "z[t-1]", "z[3]"])
+def test_a_site_that_is_called_like_a_step_is_refused(name: str):
+    def model() -> None:
+        first = coin(name, 0.5)
+
+        def step(z: Any, y: Any) -> Any:
+            z = coin("z", 0.2 + 0.6 * z)
+            mx.sample("y", dist.Normal(1.0 * z, 1.0), obs=y)
+            return z, None
+
+        mx.scan(step, first, YS[:4])
+
+    refused(model, "another name")
+
+
+def test_an_observation_that_is_called_like_a_step_is_refused():
+    def model() -> None:
+        mx.sample("y[0]", dist.Normal(0.0, 1.0), obs=0.3)
+
+        def step(z: Any, y: Any) -> Any:
+            z = coin("z", 0.2 + 0.6 * z)
+            mx.sample("y", dist.Normal(1.0 * z, 1.0), obs=y)
+            return z, None
+
+        mx.scan(step, 0, YS)
+
+    refused(model, r"'y\[0\]'.*another name")
+
+
 def test_discrete_variables_in_a_scan_in_a_scan_are_refused():
     def inner(z: Any, _: Any) -> Any:
         return coin("z", 0.2 + 0.6 * z), None
@@ -230,8 +299,7 @@ def test_a_python_if_on_a_carried_variable_is_explained():
 
         mx.scan(step, 0, None, length=4)
 
-    with pytest.raises((mx.ModelError, jax.errors.TracerBoolConversionError)):
-        mx.marginalize(model).log_density({})
+    refused(model, "one number")
 
 
 # --- continuous models ---------------------------------------------------------------------------
@@ -270,6 +338,30 @@ def test_a_variable_outside_of_a_continuous_scan():
     each = [dist.Normal(before, 1.0 + 2.0 * k).log_prob(YS).sum() for k in (0, 1)]
     expected = jnp.logaddexp(jnp.log(0.7) + each[0], jnp.log(0.3) + each[1])
     np.testing.assert_allclose(mx.marginalize(model).log_density({}, YS), expected, rtol=1e-6)
+
+
+def test_observations_that_depend_on_a_variable_outside_are_one_for_each_step():
+    """Whether or not the scan has variables of its own."""
+
+    def model(ys: Any, with_states: bool) -> None:
+        loud = coin("loud", 0.3)
+
+        def step(z: Any, y: Any) -> Any:
+            mx.sample("y", dist.Normal(0.0, 1.0 + 2.0 * loud), obs=y)
+            return coin("z", 0.2 + 0.6 * z) if with_states else z, None
+
+        mx.scan(step, 0, ys)
+
+    scales = jnp.array([1.0, 3.0])
+    each = dist.Normal(0.0, scales).log_prob(YS[:, None])  # (steps, values)
+    total = jax.nn.logsumexp(jnp.log(jnp.array([0.7, 0.3])) + each.sum(0))
+    for with_states in (False, True):
+        m = mx.marginalize(model)
+        np.testing.assert_allclose(m.log_density({}, YS, with_states), total, rtol=1e-6)
+        found = m.pointwise({}, YS, with_states)["y"]
+        others = each.sum(0) - each
+        without = jax.nn.logsumexp(jnp.log(jnp.array([0.7, 0.3])) + others, axis=1)
+        np.testing.assert_allclose(found, total - without, rtol=1e-5)
 
 
 def test_observed_data_of_a_scan_are_checked():

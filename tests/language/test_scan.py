@@ -172,14 +172,34 @@ def test_a_series_that_ends_early_is_given_and_then_drawn():
 
 
 def test_it_is_drawn_with_a_key():
-    with pytest.raises(mx.ModelError, match="site 'x'.*first 2 of 4 steps.*seed"):
+    with pytest.raises(mx.ModelError, match="site 'x'.*no random key"):
         handlers.condition(walk, data={"x": jnp.ones(2), "y": jnp.ones(4)})(None, 4)
 
 
-def test_it_has_no_density():
-    model = handlers.condition(walk, data={"x": jnp.ones(2)})
-    with pytest.raises(mx.ModelError, match="site 'x'.*first 2 steps only"):
-        mx.marginalize(handlers.seed(model, rng_seed=0)).log_density({}, YS)
+def test_its_elements_in_a_plate_are_drawn_apart():
+    def noise() -> None:
+        mx.scan(lambda c, _: (c, mx.sample("x", dist.Normal(0.0, 1.0))), None, None, 4)
+
+    def model() -> None:
+        with mx.plate("n", 3):
+            handlers.condition(noise, data={"x": jnp.ones((2, 3))})()
+
+    x = traced(model)["x"]["value"]
+    np.testing.assert_array_equal(x[:2], 1.0)
+    assert len(np.unique(x[2:])) == 6
+
+
+@pytest.mark.parametrize("by", ["condition", "substitute", "replay"])
+def test_it_has_no_density(by: str):
+    data = {"x": jnp.ones(2)}
+    if by == "replay":
+        recorded = traced(walk, None, 2)
+        model = handlers.replay(walk, trace={"x": recorded["x"]})
+    else:
+        model = getattr(handlers, by)(walk, data=data)
+    for params in ({}, {"x": jnp.ones(4)}):
+        with pytest.raises(mx.ModelError, match="site 'x'.*first 2 steps only"):
+            mx.marginalize(handlers.seed(model, rng_seed=0)).log_density(params, YS)
 
 
 # --- what is refused -----------------------------------------------------------------------------
@@ -253,6 +273,53 @@ def test_a_lifted_parameter_of_every_step_is_refused():
 
     with pytest.raises(mx.ModelError, match="param 'p'.*before the scan"):
         traced(handlers.lift(model, prior=dist.Normal(0.0, 1.0)))
+
+
+def test_a_scale_of_every_step_is_refused():
+    def step(c: Any, s: Any) -> Any:
+        with handlers.scale(scale=s):
+            mx.sample("x", dist.Normal(0.0, 1.0))
+        return c, None
+
+    with pytest.raises(mx.ModelError, match="site 'x'.*handlers.scale in the body"):
+        traced(lambda: mx.scan(step, 0.0, jnp.ones(3)))
+
+
+def test_a_plate_inside_has_all_its_elements():
+    def step(c: Any, _: Any) -> Any:
+        with mx.plate("n", 6):
+            mx.sample("x", dist.Normal(0.0, 1.0))
+        return c, None
+
+    model = handlers.substitute(lambda: mx.scan(step, 0.0, None, 3), data={"n": jnp.array([4, 1])})
+    with pytest.raises(mx.ModelError, match="plate 'n'.*Put it around"):
+        traced(model)
+
+
+def test_nothing_of_one_step_is_left_in_a_message():
+    sites = traced(handlers.uncondition(walk), YS)
+    assert "obs" not in sites["y"]["infer"]
+    assert not sites["y"]["is_observed"]
+
+
+def test_python_control_flow_in_the_body_is_explained():
+    def step(z: Any, _: Any) -> Any:
+        return mx.sample("z", dist.Bernoulli(0.3 if z else 0.6)), None
+
+    with pytest.raises(mx.ModelError, match="one number.*jnp.where"):
+        traced(lambda: mx.scan(step, 0, None, 3))
+    with pytest.raises(mx.ModelError, match="one number.*jnp.asarray"):
+        traced(lambda: mx.scan(lambda z, _: ([1, 2][z], None), 0, None, 3))
+
+
+@pytest.mark.parametrize("length", ["3", 3.0])
+def test_a_length_is_a_whole_number(length: Any):
+    with pytest.raises(mx.ModelError, match="whole number"):
+        mx.scan(lambda c, x: (c, None), 0.0, None, length)
+
+
+def test_a_length_may_be_numpys():
+    assert mx.scan(lambda c, x: (c, c), 0.0, None, np.int64(3))[1].shape == (3,)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("how", [{"history": -1}, {"elimination": "quickly"}])

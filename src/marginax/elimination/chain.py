@@ -45,12 +45,15 @@ from marginax.elimination.execute import ScaleError, Setting, execute, leave
 from marginax.elimination.factor import Factor, Scale
 from marginax.elimination.loops import scan_in_time, sum_in_time, top_of
 from marginax.elimination.numbers import advance_in_numbers, are_numbers_enough
-from marginax.elimination.plan import Advance, Chain, Term, plan_advance
+from marginax.elimination.plan import Advance, Chain, Term, plan_advance, term_of
 from marginax.elimination.semiring import SUM, Semiring
 
 BLOCKS_PAY = {"cpu": (2, 2**16), "accelerator": (16, 256)}
 """By device, with how many states at most, and from how many steps on, blocks are faster: on a CPU as measured (two
 states, 100,000 steps: 3.6 against 5.3 ms); on accelerators, whose steps wait on one another, by reckoning."""
+
+CHAINS = 2**20
+"""More than a plan has steps."""
 
 BLOCK = " (blocks)"
 ENTRY = " at entry"
@@ -99,7 +102,9 @@ def advance(
     dict from slot to Factor
         The outputs of the step.
     """
-    chain = _Chain(step, [slots[i] for i in step.potentials], semiring, number, setting)
+    # Its draws are folded in twice, from a number that no other step has.
+    semiring = semiring.at(CHAINS + number)
+    chain = _Chain(step, [slots[i] for i in step.potentials], semiring, setting)
     begin = chain.begin([slots[i] for group in step.incoming for i in group])
     end = chain.run(begin)
     made: dict[int, Factor] = {}
@@ -128,7 +133,7 @@ def messages_along(step: Advance, slots: Mapping[int, Factor], setting: Setting)
     list of Factor
         For each message one over time and its plates and variables, up to a constant for each step.
     """
-    chain = _Chain(step, [slots[i] for i in step.potentials], SUM, 0, setting)
+    chain = _Chain(step, [slots[i] for i in step.potentials], SUM, setting)
     begin = chain.begin([slots[i] for group in step.incoming for i in group])
     _, arrays = chain.scan(
         lambda arrays, now: (chain.next(arrays, *now).arrays, arrays), begin.arrays
@@ -147,13 +152,11 @@ class _Chain:
         step: Advance,
         potentials: Sequence[Factor],
         semiring: Semiring,
-        number: Any,
         setting: Setting,
     ) -> None:
         self.step = step
         self.potentials = [_time_first(f, step.chain.time) for f in potentials]
         self.semiring = semiring
-        self.number = number
         self.setting = setting
         found = {v: setting.variable_scales.get(v, ()) for v in step.chain.first}
         self.scales: tuple[Scale, ...] = next(iter(found.values()))
@@ -169,7 +172,7 @@ class _Chain:
         """The messages that the first step gets."""
         inside = {outer: name for name, outer in self.step.chain.first.items()}
         named = [_renamed(factor, inside) for factor in incoming]
-        return self._gathered(named, self.step.place([_term(f) for f in named]), jnp.zeros(()))
+        return self._gathered(named, self.step.place([term_of(f) for f in named]), jnp.zeros(()))
 
     def run(self, begin: Messages) -> Messages:
         """From the messages before the first step to those after the last."""
@@ -199,9 +202,7 @@ class _Chain:
         plan, semiring = self.step.step, self.semiring.at(t)
         for i, step in enumerate(plan.steps):
             assert not isinstance(step, Advance)
-            slots[step.output] = execute(
-                step, slots, semiring, self.number * len(plan.steps) + i, self.setting
-            )
+            slots[step.output] = execute(step, slots, semiring, i, self.setting)
         factors, groups = [], []
         for group in self.step.merged:
             groups.append(range(len(factors), len(factors) + len(group)))
@@ -279,7 +280,6 @@ class _Chain:
                 self.step,
                 [replace(f, array=a) for f, a in zip(self.potentials, arrays, strict=True)],
                 self.semiring,
-                self.number,
                 self.setting,
             )
             return same._in_logarithms(begin)
@@ -302,8 +302,7 @@ class _Chain:
         constants = list(begin.constants)
         for factor in transfers:
             if not factor.variables:
-                i = next(i for i, m in enumerate(step.messages) if _plates(m) == factor.plates[1:])
-                constants[i] = constants[i] + sum_in_time(factor.array)
+                constants[self._of_plates(factor.plates[1:])] += sum_in_time(factor.array)
         transfers = [factor for factor in transfers if factor.variables]
         home = {v: plates - {time} for v, plates in step.home.items()}
         remembered = step.chain.first
@@ -319,12 +318,11 @@ class _Chain:
         )
         incoming = [factor for factor, _ in self.as_factors(begin)]
         over_blocks = self._sub_chain(chain, incoming, transfers, home, 1)
-        middle = over_blocks.run(over_blocks.begin(incoming))
-        found = [factor for factor, _ in over_blocks.as_factors(middle)]
-        gathered = self._gathered(found, step.place([_term(f) for f in found]), begin.number)
-        for (_, constant), m in zip(over_blocks.as_factors(middle), middle.constants, strict=True):
-            i = next(i for i, m in enumerate(step.messages) if _plates(m) == constant.plates)
-            constants[i] = constants[i] + m
+        ends = over_blocks.as_factors(over_blocks.run(over_blocks.begin(incoming)))
+        for _, constant in ends:
+            constants[self._of_plates(constant.plates)] += constant.array
+        found = [factor for factor, _ in ends]
+        gathered = self._gathered(found, step.place([term_of(f) for f in found]), begin.number)
         total = [a + b for a, b in zip(constants, gathered.constants, strict=True)]
         reached = replace(gathered, constants=tuple(total))
         left = step.chain.length - blocks * length
@@ -335,9 +333,12 @@ class _Chain:
             f if f.array.shape[0] == 1 else replace(f, array=f.array[-left:])
             for f in self.potentials
         ]
-        return _Chain(rest, potentials, self.semiring.at(2), self.number, self.setting)._one_by_one(
-            reached
-        )
+        after = _Chain(rest, potentials, self.semiring.at(2), self.setting)
+        return after._one_by_one(reached)
+
+    def _of_plates(self, plates: tuple[str, ...]) -> int:
+        """The first of the messages that stands in some plates."""
+        return next(i for i, m in enumerate(self.step.messages) if _plates(m) == plates)
 
     def _transfers(self, blocks: int, length: int) -> list[Factor]:
         """For each block, what links the values remembered at its beginning to those at its end."""
@@ -384,13 +385,13 @@ class _Chain:
         )
         step = plan_advance(
             chain,
-            {i: _term(f) for i, f in enumerate(incoming)},
-            {i: _term(f) for i, f in enumerate(potentials)},
+            {i: term_of(f) for i, f in enumerate(incoming)},
+            {i: term_of(f) for i, f in enumerate(potentials)},
             sizes,
             setting.plate_sizes,
             home,
         )
-        return _Chain(step, potentials, self.semiring.at(number), self.number, setting)
+        return _Chain(step, potentials, self.semiring.at(number), setting)
 
 
 def _cut(array: Array, blocks: int, length: int) -> Array:
@@ -413,10 +414,6 @@ def _time_first(factor: Factor, time: str) -> Factor:
 
 def _renamed(factor: Factor, names: Mapping[str, str]) -> Factor:
     return replace(factor, variables=tuple(names.get(v, v) for v in factor.variables))
-
-
-def _term(factor: Factor) -> Term:
-    return Term(factor.name, factor.variables, frozenset(factor.plates))
 
 
 def _plates(term: Term) -> tuple[str, ...]:

@@ -5,15 +5,25 @@ numbers it is a product of a vector and a matrix; exponentials are taken of the 
 once and, where they are the same at every step, once. Messages and potentials are kept relative to
 their largest entry.
 
-What may be lost is an entry that is too small to be held, less than the smallest number ``tiny``.
-It is lost to the sums of the next step, of which each is therefore compared with ``terms * tiny /
-eps``: a sum larger than that would not have changed. A smaller one is fine only if it is exactly
-zero because all its terms are impossible, which a pass over truth values tells. (A message was
-divided by its largest entry, and what it had lost with it, so that a sum counts with that entry.)
+What is lost is what is smaller than the smallest number that can be held, ``tiny``. Potentials are at
+most 1, messages less than 2 (they are divided by a power of two c), so a sum of K terms is less than
+2K. One step loses, of each entry of the next message before it is divided, at most ``2K tiny`` for each
+potential; after division that is ``2K tiny / c``, and the K terms of the next sum carry it on. A sum is
+unchanged in all its digits if that is less than ``eps`` of it::
+
+    sum * min(c, 1)  >=  K (4K (potentials + 1) + 4) tiny / eps
+
+with c of the step before. A smaller sum is right only if it is exactly zero because all its terms are
+impossible, which a pass over truth values tells. Otherwise logarithms are used.
+
+Adjoints are bounded where messages are not zero: the adjoint of an entry, times the entry, is a
+posterior probability. Where an entry is exactly zero nothing bounds it (a state that cannot be
+reached may explain the data best, more so with every step), and it is set to zero.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -42,8 +52,10 @@ def are_numbers_enough(
     """Whether a step takes sums of products and nothing else, and hands on no message as it is."""
     places = {message.plates | {step.chain.time} for message in step.messages}
     keys = [scale.key for scale in scales]
+    dtypes = {jnp.dtype(factor.array.dtype) for factor in potentials}
     return (
-        all(isinstance(inner, Eliminate) for inner in step.step.steps)
+        dtypes <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)}
+        and all(isinstance(inner, Eliminate) for inner in step.step.steps)
         and not step.numbers
         and all(slot >= len(step.messages) for group in step.merged for slot in group)
         and all([scale.key for scale in f.scales] == keys for f in potentials)
@@ -91,20 +103,25 @@ def advance_in_numbers(
             power_of_two(top_of(product, len(message.plates)))
             for product, message in zip(products, step.messages, strict=True)
         ]
-        after = [p / jnp.where(top > 0, top, 1) for p, top in zip(products, largest, strict=True)]
+        after = [
+            # Impossible entries get no adjoint; NaN stays.
+            jnp.where(product <= 0, 0, product / jnp.where(top > 0, top, 1))
+            for product, top in zip(products, largest, strict=True)
+        ]
         return after, (sums, largest)
 
     numbers = [jnp.exp(log) for log in present]
     first = [jnp.exp(array) for array in begin]
     early = [n if n.shape[0] == 1 else n[:-1] for n in numbers]
-    before, (sums, largest) = scan_in_time(body, first, early, length - 1, 0)
+    kept = sum(array.size for array in begin)
+    before, (sums, largest) = scan_in_time(body, first, early, length - 1, kept)
     slots, last_sums = run.eliminate(before, [n[-1] for n in numbers])
     ends = run.merge_logarithms(slots, [log[-1] for log in present])
     sums = [jnp.concatenate([a, b[None]]) for a, b in zip(sums, last_sums, strict=True)]
     large = run.are_large(sums, largest)
 
     def is_all_else_impossible() -> Array:
-        truths = [[(a > -jnp.inf).astype(a.dtype) for a in group] for group in (begin, present)]
+        truths = [[(a != -jnp.inf).astype(a.dtype) for a in group] for group in (begin, present)]
         possible = run.are_possible(*truths)
         return _all([a | ~b for a, b in zip(large, possible, strict=True)])
 
@@ -190,7 +207,7 @@ class _Numbers:
         }
         for slot, factor in slots.items():
             if slot not in exact:
-                some = factor.array > 0
+                some = ~(factor.array <= 0)  # NaN stays
                 log = jnp.where(some, jnp.log(jnp.where(some, factor.array, 1)), -jnp.inf)
                 exact[slot] = Factor(factor.name, factor.plates, factor.variables, log)
         return [
@@ -210,19 +227,21 @@ class _Numbers:
 
     def are_large(self, sums: Sequence[Array], largest: Sequence[Array]) -> list[Array]:
         """Of every sum, whether it is so large that lost terms do not matter."""
+        eliminations = [s for s in self.step.step.steps if isinstance(s, Eliminate)]
+        terms = math.prod(self.step.sizes[s.variable] for s in eliminations)
+        lost = terms * (4 * terms * (len(self.present) + 1) + 4)
         found = []
-        for inner, array in zip(self.step.step.steps, sums, strict=True):
-            assert isinstance(inner, Eliminate)
+        for inner, array in zip(eliminations, sums, strict=True):
             counted = array
             for message, c in zip(self.step.messages, largest, strict=True):
                 kept = 1 + len(inner.plates)
                 if message.plates != frozenset(inner.plates):  # the least that any of them was
                     c, kept = jnp.min(c, tuple(range(1, c.ndim))), 1
-                before = c.reshape(c.shape[:kept] + (1,) * (array.ndim - kept))
+                before = jnp.minimum(c, 1).reshape(c.shape[:kept] + (1,) * (array.ndim - kept))
                 one = jnp.ones((1, *before.shape[1:]), before.dtype)
                 counted = counted * jnp.concatenate([one, before])
             info = jnp.finfo(array.dtype)
-            found.append(counted >= self.step.sizes[inner.variable] * info.tiny / info.eps)
+            found.append(counted >= lost * (info.tiny / info.eps))
         return found
 
     def are_possible(self, begin: Sequence[Array], truths: Sequence[Array]) -> list[Array]:

@@ -34,8 +34,7 @@ from dataclasses import dataclass, replace
 
 import opt_einsum
 
-ELIMINATIONS = ("auto", "sequential", "blocked", "associative")
-"""How a chain may be eliminated along time."""
+from marginax.elimination.factor import Factor
 
 
 class IntractableError(ValueError):
@@ -49,6 +48,11 @@ class Term:
     name: str
     variables: tuple[str, ...]
     plates: frozenset[str]
+
+
+def term_of(factor: Factor) -> Term:
+    """The names of a factor."""
+    return Term(factor.name, factor.variables, frozenset(factor.plates))
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ class Chain:
     last: Mapping[str, str]
     """The same after the last step."""
     elimination: str = "auto"
-    """One of `ELIMINATIONS`."""
+    """How to go along: ``"auto"``, ``"sequential"``, ``"blocked"`` or ``"associative"``."""
 
 
 @dataclass(frozen=True)
@@ -432,7 +436,7 @@ def plan_advance(
             for m in messages
         ),
         step.flops * chain.length,
-        step.largest,
+        _elements_at_once(chain, step, messages, sizes),
     )
     slots = tuple(incoming), tuple(ends)
     into = [made.place(list(group)) for group in (begin, ends.values())]
@@ -441,6 +445,17 @@ def plan_advance(
         for of, groups in zip(slots, into, strict=True)
     )
     return replace(made, incoming=incoming_of, merged=merged)
+
+
+def _elements_at_once(
+    chain: Chain, step: Plan, messages: Sequence[Term], sizes: Mapping[str, int]
+) -> int:
+    """Blocks advance side by side, each from every value that could be remembered at its beginning."""
+    if chain.elimination not in ("blocked", "associative"):
+        return step.largest
+    blocks = chain.length // 2 if chain.elimination == "associative" else math.isqrt(chain.length)
+    states = max((math.prod(sizes[v] for v in m.variables) for m in messages), default=1)
+    return step.largest * max(blocks, 1) * states
 
 
 def _connected(terms: Sequence[Term], state: set[str]) -> list[Term]:

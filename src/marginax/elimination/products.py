@@ -59,14 +59,14 @@ def two_factors(arrays: Sequence[Array], axis: int) -> tuple[Array, Array] | Non
 def everywhere(truth: Array) -> Array:
     """A truth value; of a batch that is mapped over, whether it holds in all of it.
 
-    For what decides between two ways: were it to differ within a batch, both would be gone.
+    For a choice between two ways. If it differed within a batch, both would be computed for all of it.
     """
     return truth
 
 
 @everywhere.def_vmap
 def _(size: int, is_batched: Any, truth: Array) -> tuple[Array, bool]:
-    return jnp.all(truth), False
+    return everywhere(jnp.all(truth)), False
 
 
 def sum_of_product(arrays: Sequence[Array], axis: int) -> Array:

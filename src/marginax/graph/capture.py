@@ -109,6 +109,13 @@ def capture(program: Program, latents: Mapping[str, Site], enumerated: Collectio
     series = {i: (site.name, _one_series(site)) for i, site in chosen.items() if site.series}
     plain = {i: site.name for i, site in chosen.items() if not site.series}
     scopes = scopes_of(jaxpr.jaxpr, series, plain)
+    found_in = {v for r in scopes.recurrences for v in r.variables.values()}
+    for variable, _ in series.values():
+        if variable not in found_in:
+            raise ModelError(
+                f"site '{variable}': its scan stands inside of another function of JAX (jit, cond, vmap), where its "
+                "steps cannot be told apart. Call mx.scan in the model itself; for many series write a plate around it."
+            )
     return Captured(
         jaxpr,
         names,

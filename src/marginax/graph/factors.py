@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from marginax.graph.validate import validity
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame
+from marginax.language.scan import Series
 from marginax.language.stack import Message
 
 
@@ -46,6 +47,8 @@ class LogDensity:
     is_discrete: bool = False
     site: str = ""
     """The site whose log density it is, where that is not the factor's name."""
+    series: tuple[Series, ...] = ()
+    """The scans that it is stated in, each of which has an axis, the outermost the first."""
     validity: Mapping[str, Any] = field(default_factory=dict)
     """By parameter of its distribution, whether it is valid (`validate.validity`)."""
 
@@ -68,6 +71,10 @@ def log_density_of(msg: Message) -> LogDensity:
     )
 
 
+WHOLE = " (whole)"
+"""After the name of a scan, for all its steps as a plate."""
+
+
 class density_trace(handlers.trace):
     """Records with every sample site its log density, as ``"density"``, computed where it is stated."""
 
@@ -75,7 +82,7 @@ class density_trace(handlers.trace):
         if msg["type"] == "sample" and "density" not in msg:
             msg["density"] = log_density_of(msg)
         elif msg["type"] == "sample":  # of a scan, where those of its steps were put together
-            whole = {"array": msg["array"], "validity": msg["validity"]}
+            whole = {key: msg[key] for key in ("array", "validity", "series")}
             msg["density"] = replace(msg["density"], **whole)
         super().postprocess_message(msg)
 
@@ -159,7 +166,11 @@ class FactorGraph:
         """How many elements the largest factor has."""
         sizes = self.sizes
         counts = [
-            math.prod([sizes[v] for v in t.variables] + [self.plate_sizes[p] for p in t.plates])
+            # Along a time axis it may be the same; what is not is refused when it is made.
+            math.prod(
+                [sizes[v] for v in t.variables]
+                + [self.plate_sizes[p] for p in t.plates if p != self.places[t.name].time]
+            )
             for t in self.terms()
         ]
         return max(counts, default=1)
@@ -250,10 +261,10 @@ class FactorGraph:
     def _scale(self, key: Hashable, outputs: Mapping[Key, Any], factor: str, ndim: int) -> Scale:
         if key in self.scale_constants:
             return Scale(key, self.scale_constants[key])
-        value = outputs["scale", key]
+        value, site = outputs["scale", key], self.places[factor].density
         if value.variables:
             raise ModelError(
-                f"site '{factor}': its handlers.scale depends on the discrete variable "
+                f"site '{site}': its handlers.scale depends on the discrete variable "
                 f"'{value.variables[0]}', which is summed out; a scale must be a number given everything else."
             )
         shape = self.captured.output_shapes["scale", key]
@@ -266,7 +277,7 @@ class FactorGraph:
             size != 1 and i - len(shape) not in dims for i, size in enumerate(shape)
         ):
             raise ModelError(
-                f"site '{factor}': its handlers.scale has shape {shape}, whose dimensions are not "
+                f"site '{site}': its handlers.scale has shape {shape}, whose dimensions are not "
                 "those of the plates around it; a scale may vary along plates only."
             )
         varying = [f for f in frames if -f.dim <= len(shape) and shape[f.dim] != 1]
@@ -325,6 +336,28 @@ def _nothing_where_masked(array: Array, axis: int) -> Array:
     return jnp.where(masked, -jnp.log(jnp.asarray(size, array.dtype)), array)
 
 
+def in_batch_shape(
+    value: Array, plates: tuple[CondIndepStackFrame, ...], ndim: int, steps: tuple[int, ...] = ()
+) -> Array:
+    """A value over plates, as an array of the rank of a site's batch.
+
+    Parameters
+    ----------
+    value : array
+        An axis for each of ``steps``, then one for each plate, of size one where it is the same.
+    plates : tuple of frames
+        The plates, leftmost first.
+    ndim : int
+        Of the batch, without steps.
+    steps : tuple of int
+        Sizes of axes in front.
+    """
+    sizes = {frame.dim: frame.size for frame in plates}
+    shape = [sizes.get(dim, 1) for dim in range(-ndim, 0)]
+    full = [size for _, size in sorted(sizes.items())]
+    return jnp.broadcast_to(value, (*steps, *full)).reshape((*steps, *shape))
+
+
 def several(plates: tuple[CondIndepStackFrame, ...]) -> tuple[CondIndepStackFrame, ...]:
     """The plates that stand for more than one element."""
     return tuple(frame for frame in plates if frame.full_size > 1)
@@ -378,7 +411,7 @@ def factor_graph(
                 out["valid", (name, parameter)] = valid
             placed[name] = Place(
                 name,
-                density.plates,
+                (*_as_plates(density), *density.plates),
                 tuple(keys),
                 density.is_masked,
                 density.is_discrete,
@@ -409,15 +442,19 @@ def factor_graph(
             variables,
         )
     # From here on a plate of one element is none: nothing is multiplied over it.
-    places = {
-        factor: place
-        for name, whole in placed.items()
-        for factor, place in _parts(
-            name, replace(whole, plates=several(whole.plates)), captured, variables
-        )
+    places: dict[str, Place] = {}
+    for name, whole in placed.items():
+        parts = _parts(name, replace(whole, plates=several(whole.plates)), captured, variables)
+        for factor, place in parts:
+            _refuse_taken(factor, places)
+            places[factor] = place
+    stepped_apart = {name for name in frames if name.endswith(WHOLE)} - {
+        frame.name for place in places.values() for frame in place.plates
     }
-    plate_sizes = {plate: size for plate, (size, _) in frames.items()}
-    plate_sizes |= {r.time: r.length for r in captured.recurrences}
+    plate_sizes = {p: size for p, (size, _) in frames.items() if p not in stepped_apart}
+    for r in captured.recurrences:
+        _refuse_taken(r.time, plate_sizes)
+        plate_sizes[r.time] = r.length
     sizes, home = {}, {}
     for name, site in variables.items():
         plates = frozenset(frame.name for frame in several(site.plates))
@@ -426,6 +463,8 @@ def factor_graph(
             recurrence = next(r for r in captured.recurrences if name in r.variables.values())
             axes = dict.fromkeys(recurrence.single(name), plates)
             axes |= dict.fromkeys(recurrence.names(name), plates | {recurrence.time})
+        for axis in axes:
+            _refuse_taken(axis, home)
         home |= axes
         sizes |= dict.fromkeys(axes, count)
     plate_scales = {plate: full / size for plate, (size, full) in frames.items() if full != size}
@@ -444,6 +483,23 @@ def factor_graph(
     )
 
 
+def _as_plates(density: LogDensity) -> tuple[CondIndepStackFrame, ...]:
+    """The steps of scans as plates: given all variables outside, a series is a product over its steps."""
+    ndim = jnp.ndim(density.array)
+    return tuple(
+        CondIndepStackFrame(series.name + WHOLE, i - ndim, series.length, series.length)
+        for i, series in enumerate(reversed(density.series))
+    )
+
+
+def _refuse_taken(name: str, others: Collection[str]) -> None:
+    if name in others:
+        raise ModelError(
+            f"the name '{name}' belongs to a step, or to the steps, of a scan in the plan; give the site or plate that "
+            "has it, or the one in the scan, another name."
+        )
+
+
 def _parts(
     name: str, place: Place, captured: Captured, variables: Mapping[str, Site]
 ) -> list[tuple[str, Place]]:
@@ -458,6 +514,9 @@ def _parts(
             "in the end."
         )
 
+    if not isinstance(scope, frozenset) or recurrence is not None:  # its steps are told apart
+        place = replace(place, plates=tuple(f for f in place.plates if not f.name.endswith(WHOLE)))
+
     def part(factor: str, names: frozenset[str], own: str, **where: Any) -> tuple[str, Place]:
         axes = sorted({*names, own} - {""}, key=order.__getitem__)
         return factor, replace(place, variables=tuple(axes), own=own, **where)
@@ -467,7 +526,7 @@ def _parts(
             return [part(name, scope, place.site if place.site in variables else "")]
         scope = Stepped(
             (scope,) * recurrence.heads, scope
-        )  # a variable whose density says nothing of it
+        )  # its density is the same for all values
     recurrence = recurrence or _scan_of(scope, captured)
     is_own = place.site in recurrence.variables.values()
     found = [

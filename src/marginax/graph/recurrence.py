@@ -76,7 +76,7 @@ class Recurrence:
     reads: tuple[frozenset[int], ...]
     """For each output of the body, the inputs that it depends on."""
     recurrent: frozenset[int]
-    """What is carried from step to step without end: it is computed step by step, before all else."""
+    """What is carried and depends on no variable of the steps: it is computed step by step, before all else."""
     heads: int
     memory: Mapping[str, int]
     """How many steps back each variable matters; those that matter at all."""
@@ -148,19 +148,24 @@ def scopes_of(
             return Mixed(frozenset([of_steps[atom][0]]))
         return known.get(atom, NOTHING)
 
+    stated: set[str] = set()
     for eqn in jaxpr.eqns:
         arguments = [read(atom) for atom in eqn.invars]
+        # The first loop over a variable's series is the scan that states it; others come after, and read it.
         found = {
             i: of_steps[atom]
             for i, atom in enumerate(eqn.invars)
-            if not isinstance(atom, jex_core.Literal) and atom in of_steps
+            if not isinstance(atom, jex_core.Literal)
+            and atom in of_steps
+            and of_steps[atom][0] not in stated
         }
         if eqn.primitive.name == "scan" and found:
-            recurrence, outputs = _of_scan(eqn, arguments, found)
+            stated |= {name for name, _ in found.values()}
+            recurrence, outputs = _of_scan(eqn, arguments, found, recurrences)
             recurrences.append(recurrence)
             known.update(zip(eqn.outvars, outputs, strict=True))
         elif any(isinstance(a, Stepped | Mixed) for a in arguments):
-            everything = frozenset[str]().union(*(_variables(a) for a in arguments))
+            everything = _stated(frozenset[str]().union(*map(_variables, arguments)), recurrences)
             known.update(dict.fromkeys(eqn.outvars, Mixed(everything)))
         elif any(arguments):
             plain = [dict.fromkeys(a, ()) if isinstance(a, frozenset) else {} for a in arguments]
@@ -170,16 +175,28 @@ def scopes_of(
 
 
 def _variables(scope: frozenset[str] | Stepped | Mixed) -> frozenset[str]:
+    """The names of variables that it depends on, those of a scan as in the plan."""
     if isinstance(scope, Mixed):
         return scope.variables
-    names = scope.names if isinstance(scope, Stepped) else scope
-    return frozenset(name.split("[")[0] for name in names)
+    return scope.names if isinstance(scope, Stepped) else scope
+
+
+def _stated(names: frozenset[str], recurrences: Sequence[Recurrence]) -> frozenset[str]:
+    """The variables as the model states them."""
+    stated = {
+        name: v
+        for r in recurrences
+        for v in r.variables.values()
+        for name in (*r.single(v), *r.names(v))
+    }
+    return frozenset(stated.get(name, name) for name in names)
 
 
 def _of_scan(
     eqn: jex_core.JaxprEqn,
     arguments: Sequence[frozenset[str] | Stepped | Mixed],
     found: Mapping[int, tuple[str, Series]],
+    earlier: Sequence[Recurrence],
 ) -> tuple[Recurrence, list[frozenset[str] | Stepped | Mixed]]:
     body = called_jaxpr(eqn)
     n_consts, n_carry = scan_parts(eqn)
@@ -189,7 +206,7 @@ def _of_scan(
     reads = tuple(frozenset(int(i) for i in out) for out in dependences(body, inputs))
     for i, argument in enumerate(arguments):
         if i not in variables and isinstance(argument, Stepped | Mixed):
-            names = ", ".join(f"'{v}'" for v in sorted(_variables(argument)))
+            names = ", ".join(f"'{v}'" for v in sorted(_stated(_variables(argument), earlier)))
             mine = ", ".join(f"'{v}'" for v in variables.values())
             raise ModelError(
                 f"the scan that states {mine} depends on {names} at all steps of another scan. Pass on what that "
@@ -240,7 +257,7 @@ def _of_scan(
         n_carry,
         variables,
         reads,
-        _recurrent(reads, n_consts, n_carry),
+        frozenset(c for c in range(n_carry) if not _lagged(steady[c])),
         heads,
         memory,
         frozenset(
@@ -276,24 +293,12 @@ def _shifted(scope: Scope) -> Scope:
     return frozenset(x if isinstance(x, str) else (x[0], x[1] + 1) for x in scope)
 
 
-def _recurrent(reads: Sequence[frozenset[int]], n_consts: int, n_carry: int) -> frozenset[int]:
-    """What is carried in a circle, and what that is computed from."""
-    needs = [
-        {i - n_consts for i in reads[c] if n_consts <= i < n_consts + n_carry}
-        for c in range(n_carry)
-    ]
-    reach = [set(direct) for direct in needs]
-    for _ in range(n_carry):
-        reach = [near.union(*(needs[c] for c in near)) for near in reach]
-    circular = {c for c in range(n_carry) if c in reach[c]}
-    return frozenset(circular.union(*(reach[c] for c in circular)))
-
-
 def _never_forgets(series: Series, carry: int, variable: str) -> ModelError:
     known = carry < len(series.carried)
     what = series.carried[carry] if known else f"value number {carry}"
     return ModelError(
         f"site '{variable}': what is carried in {what} never forgets it: it depends on the values of '{variable}' at "
         "all steps before, so that the exact sum is over all series. Carry only the last values, `return z, None` or "
-        "`return (z, z_before), None`, or make what is needed (a duration, a count) part of a larger discrete state."
+        "`return (z, z_before), None` (each by itself: what is carried in one array counts as one value), or make "
+        "what is needed (a duration, a count) part of a larger discrete state."
     )

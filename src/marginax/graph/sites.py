@@ -48,6 +48,8 @@ class Site:
     dtype: Any
     plates: tuple[CondIndepStackFrame, ...] = ()
     """The plates around it, outermost (leftmost) dimension first."""
+    given_steps: int = 0
+    """How many of its steps have a value, where that is not all."""
     series: tuple[Series, ...] = ()
     """The scans that it is stated in, innermost first; each has an axis, the outermost the first."""
     distribution: str = ""
@@ -226,6 +228,7 @@ def _record(msg: Message, is_free: bool, is_point: bool) -> Site:
         batch_shape=tuple(fn.batch_shape),
         event_dim=fn.event_dim,
         is_observed=msg["is_observed"],
+        given_steps=msg["infer"].get("given_steps", 0),
         is_auxiliary=bool(msg["infer"].get("is_auxiliary")),
         is_free=is_free,
         is_point_mass=is_point,

@@ -6,12 +6,12 @@ of transitions that is the same at every step is one table.
 
 For that, what is carried into every step must be known beforehand. There are two kinds:
 
-- *Recurrent* values go round in a circle (a counter, a continuous state). They depend on no variable of
-  the steps, or they would never forget it, so they are computed step by step, by a loop over the parts of
-  the body that they need.
+- *Recurrent* values (a counter, a continuous state, the last observation) depend on no variable of the
+  steps. They are computed step by step, by a loop over the parts of the body that they need.
 - All others are made of the last few steps: of the variables ``z[t-1]``, ``z[t-2]``, ... as tables over
   their values, and of what was scanned over then. They are what the body makes of the step before, which is
-  evaluated with that step's names.
+  evaluated with that step's names. There are at least as many heads as such a value reaches back, so the
+  step before was made by the body, too.
 
 The heads (`recurrence`) are evaluated one by one.
 """

@@ -31,7 +31,7 @@ from jax import Array
 
 from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
-from marginax.elimination.plan import Term, make_plan
+from marginax.elimination.plan import Term, make_plan, term_of
 from marginax.elimination.semiring import SUM
 from marginax.graph.factors import FactorGraph, LogDensity, density_trace, factor_graph
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites
@@ -164,7 +164,7 @@ def _only(values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _terms(factors: Sequence[Factor]) -> list[Term]:
-    return [Term(f.name, f.variables, frozenset(f.plates)) for f in factors]
+    return [term_of(factor) for factor in factors]
 
 
 def _scaled(factor: Factor, graph: FactorGraph) -> Factor:

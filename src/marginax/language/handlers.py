@@ -157,6 +157,9 @@ def as_key(rng_seed: Any) -> Any:
 class substitute(Messenger):
     """Fix the values of sites without making them observed.
 
+    A site of a `scan` takes the value of the whole series, the steps on its first axis. A series that ends before the
+    scan is given to its first steps, and the others are drawn.
+
     Parameters
     ----------
     fn : callable, optional
@@ -195,6 +198,9 @@ class substitute(Messenger):
 
 class condition(Messenger):
     """Make latent sites observed.
+
+    A site of a `scan` takes the value of the whole series, the steps on its first axis. A series that ends before the
+    scan is given to its first steps, and the others are drawn.
 
     Parameters
     ----------
@@ -287,30 +293,24 @@ def _one_source(
 def _given(msg: Message, values: Any) -> Any:
     """The value that is given to a site; in a scan, the element for the step of a series.
 
-    A series may end before the scan does. Then its elements are given to the first steps, and the
-    others are drawn: so a series is forecast.
+    A series may end before the scan does. Then the site is drawn, and its first steps are overwritten
+    with the series: so a series is forecast.
     """
     steps = msg.get("steps", ())
     given = np.shape(values)[0] if np.ndim(values) else 0
     if len(steps) != 1 or msg["type"] != "sample" or not 0 < given < steps[0].length:
         return element(msg, values)
-    length = steps[0].length
-    values = jnp.asarray(as_numbers(msg["name"], values))
-    key = msg["kwargs"].get("rng_key")
-    key = prng_key() if key is None else key
-    if key is None:
-        raise ModelError(
-            f"site '{msg['name']}': a value is given for the first {given} of {length} steps, and the "
-            "others must be drawn, but there is no random key. Run the model under handlers.seed."
-        )
-    drawn = msg["fn"].sample(key, msg["kwargs"].get("sample_shape", ()))
+    values, t = jnp.asarray(as_numbers(msg["name"], values)), steps[0].t
     msg["infer"]["given_steps"] = given
-    t = steps[0].t
-    return jnp.where(t < given, values[jnp.minimum(t, given - 1)], drawn)
+    msg["overwrite"] = lambda drawn: jnp.where(t < given, values[jnp.minimum(t, given - 1)], drawn)
+    return None
 
 
 class replay(Messenger):
     """Give latent sites and plates the values that they have in a trace.
+
+    A site of a `scan` takes the value of the whole series, the steps on its first axis. A series that ends before the
+    scan is given to its first steps, and the others are drawn.
 
     Parameters
     ----------
@@ -352,8 +352,8 @@ class replay(Messenger):
             )
         msg["value"] = recorded["value"]
         if msg["type"] == "sample":
-            msg["value"] = _given(msg, msg["value"])
             msg["infer"] = dict(recorded["infer"])
+            msg["value"] = _given(msg, recorded["value"])
 
 
 class block(Messenger):

@@ -15,18 +15,26 @@ element of a series that belongs to the step (`element`).
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.extend import core as jex_core
 from numpyro.distributions.batch_util import promote_batch_shape
 
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.stack import Message, Messenger, active_handlers, isolated
+
+NEEDS_A_NUMBER = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 ELIMINATIONS = ("auto", "sequential", "blocked", "associative")
 
@@ -81,6 +89,13 @@ class _Step(Messenger):
 
     def process_message(self, msg: Message) -> None:
         msg["steps"] = (*msg.get("steps", ()), self.steps)
+        if any(isinstance(scale, Tracer) for scale in msg.get("scale_handlers", ())):
+            raise ModelError(
+                f"site '{msg['name']}': a handlers.scale in the body of a scan must be a number that is the same at "
+                "every step; put it around the scan, or write the power into a factor."
+            )
+        if msg["type"] == "plate":
+            msg["all_elements"] = msg["value"]
         if msg["type"] == "plate" and msg["value"] is None:
             raise ModelError(
                 f"plate '{msg['name']}': a subsampled plate in the body of a scan would have other elements at "
@@ -187,10 +202,21 @@ def scan(
     def learn(carry: Any) -> Any:
         """What the body carries on; on the way, which series it asks for."""
         steps.asked.clear()
-        return jax.eval_shape(lambda c, now: step(c, now, None), carry, _first(now))[0]
+        try:
+            return jax.eval_shape(lambda c, now: step(c, now, None), carry, _first(now))[0]
+        except NEEDS_A_NUMBER as error:
+            raise ModelError(
+                "scan: its body uses a value where Python needs one number (an `if`, `int()`, a loop bound, a "
+                "shape, the index of a list or of a NumPy array), but it is traced once for all steps. Write "
+                "jnp.where(condition, a, b) for an `if`, jnp.asarray(table)[z] for a choice among values. "
+                f"JAX says: {str(error).splitlines()[0]}"
+            ) from error
 
-    init = _as_carried(init, learn(init))
-    _check_carry(init, learn(init))
+    after = learn(init)
+    taken = _as_carried(init, after)
+    if taken is not init:
+        init, after = taken, learn(taken)
+    _check_carry(init, after)
     scanned = (now, [jnp.asarray(values) for values in steps.asked])
     body = _Body.of(lambda c, now: step(c, *now), init, _first(scanned))
     carry, ys, series = body.run(init, scanned, length, reverse)
@@ -259,18 +285,25 @@ def _length(xs: Any, length: int | None) -> int:
             raise ModelError(
                 "scan: xs has a number in it; its arrays need the steps on their first axis."
             )
-    found = {shape[0] for shape in shapes} | ({length} if length is not None else set())
+    try:
+        said = set() if length is None else {operator.index(length)}
+    except TypeError:
+        raise ModelError(f"scan: length must be a whole number, not {length!r}.") from None
+    found = {shape[0] for shape in shapes} | said
     if len(found) != 1:
         what = "neither xs nor length is given" if not found else f"they are {sorted(found)}"
         raise ModelError(f"scan: xs and length must agree on the number of steps; {what}.")
     (steps,) = found
-    if not isinstance(steps, int) or steps < 1:
+    if steps < 1:
         raise ModelError(f"scan: it has {steps} steps; it needs at least one. Are the data empty?")
     return steps
 
 
 def _as_carried(init: Any, after: Any) -> Any:
-    """Plain numbers take the type of what the body carries on in their place."""
+    """Plain numbers take the type of what the body carries on in their place.
+
+    The same object where nothing changes.
+    """
     if jax.tree.structure(init) != jax.tree.structure(after):
         return init
 
@@ -279,7 +312,9 @@ def _as_carried(init: Any, after: Any) -> Any:
         fits = jnp.result_type(first, then.dtype) == then.dtype
         return jnp.asarray(first, then.dtype) if weak and fits else first
 
-    return jax.tree.map(convert, init, after)
+    taken = jax.tree.map(convert, init, after)
+    pairs = zip(jax.tree.leaves(init), jax.tree.leaves(taken), strict=True)
+    return init if all(a is b for a, b in pairs) else taken
 
 
 def _check_carry(init: Any, after: Any) -> None:
@@ -328,10 +363,17 @@ class _Recorded:
     def finish(self, arrays: dict[str, Any], differs: bool, series: Series) -> None:
         """Give the message of the whole series to the handler."""
         msg = dict(self.msg, intermediates=[])
+        if "infer" in msg:  # what was observed at one step, say
+            msg["infer"] = {k: v for k, v in msg["infer"].items() if k != "obs"}
         msg.pop("steps", None)
         if "kwargs" in msg:
             msg["kwargs"] = {k: v for k, v in msg["kwargs"].items() if k != "rng_key"}
         if msg["type"] == "plate":
+            if msg["value"] is not msg.pop("all_elements"):
+                raise ModelError(
+                    f"plate '{msg['name']}': it is stated in the body of a scan and given other elements than all. "
+                    "Put it around the scan."
+                )
             arrays = {"value": jnp.arange(msg["args"][0])}
         elif msg["type"] == "param":
             if differs:

@@ -174,8 +174,11 @@ def apply_stack(msg: Message, outside: Messenger | None = None) -> Message:
         handlers[reached].process_message(msg)
         if msg.get("stop"):
             break
+    overwrite = msg.pop("overwrite", None)
     if msg["value"] is None:
         _draw(msg)
+        if overwrite is not None:
+            msg.update(value=overwrite(msg["value"]), intermediates=[])
     for handler in handlers[reached:]:
         handler.postprocess_message(msg)
     return msg
