@@ -524,9 +524,8 @@ def _parts(
     if isinstance(scope, frozenset):
         if recurrence is None:
             return [part(name, scope, place.site if place.site in variables else "")]
-        scope = Stepped(
-            (scope,) * recurrence.heads, scope
-        )  # its density is the same for all values
+        # Its density is the same for all its values.
+        scope = Stepped((scope,) * recurrence.heads, scope)
     recurrence = recurrence or _scan_of(scope, captured)
     is_own = place.site in recurrence.variables.values()
     found = [
