@@ -115,8 +115,8 @@ def scan(
 ) -> tuple[Any, Any]:
     """State the same piece of model at every step of a series.
 
-    Its discrete latent sites are summed out along time, exactly, for whatever order: which steps
-    depend on which is found from what the body does with what it carries.
+    Its discrete latent sites are summed out along time, exactly. Which steps depend on which, the
+    order of the chain, is found from what the body does with what it carries.
 
     Parameters
     ----------
@@ -146,8 +146,10 @@ def scan(
     Raises
     ------
     ModelError
-        When there is no step, the lengths differ, or the body returns something else to carry than
-        it gets.
+        When there is no step, the lengths differ, the body returns something else to carry than it
+        gets, or it uses a value where Python needs a number.
+    ValueError
+        When ``elimination`` is not one of these.
 
     Examples
     --------
