@@ -212,11 +212,7 @@ class _Scan:
         parts += [self.consts[i] for i in read if i < n_consts]
         parts += [self.scanned[i] for i in scanned]
         names = sorted({v for p in parts for v in p.variables}, key=self.order.__getitem__)
-        sizes = {
-            v: np.shape(p.array)[np.ndim(p.array) - len(p.variables) + i]
-            for p in parts
-            for i, v in enumerate(p.variables)
-        }
+        sizes = _sizes(parts)
 
         def full(value: Enumerated, shape: Sequence[int]) -> Any:
             """With all the axes, so that a loop may carry it."""
@@ -266,11 +262,7 @@ def collapse(value: SteppedValue, shape: Sequence[int], order: Mapping[str, int]
     recurrence = value.recurrence
     parts, time = value.parts, recurrence.time
     names = sorted({v for p in parts for v in p.variables if v != time}, key=order.__getitem__)
-    sizes = {
-        v: np.shape(p.array)[np.ndim(p.array) - len(p.variables) + i]
-        for p in parts
-        for i, v in enumerate(p.variables)
-    }
+    sizes = _sizes(parts)
     arrays = [_spread(head, shape, names, sizes)[None] for head in value.heads]
     if value.rest is not None:
         rest = _spread(value.rest, shape, [time, *names], sizes | {time: recurrence.length})
@@ -306,6 +298,19 @@ def _window(value: Enumerated, start: int, stop: int, time: str) -> Enumerated:
     xp = np if isinstance(value.array, np.ndarray) else jnp
     array = xp.moveaxis(value.array[start:stop], 0, n_own - 1)
     return Enumerated(array, (time, *value.variables), _without_first(value))
+
+
+def _sizes(values: Sequence[Enumerated]) -> dict[str, int]:
+    """Numbers of values of all variables that these are evaluated over."""
+    return {
+        name: size
+        for value in values
+        for name, size in zip(
+            value.variables,
+            np.shape(value.array)[np.ndim(value.array) - len(value.variables) :],
+            strict=True,
+        )
+    }
 
 
 def _spread(
