@@ -177,7 +177,7 @@ class _Chain:
     def run(self, begin: Messages) -> Messages:
         """From the messages before the first step to those after the last."""
         length, method = self.step.chain.length, self._method()
-        if method == "sequential" or length < 4 or self.step.numbers:
+        if method == "sequential" or length < 4 or self.step.totals:
             return self._one_by_one(begin)
         block = 2 if method == "associative" else math.isqrt(length)
         return self._in_blocks(begin, length // block, block)
@@ -193,7 +193,7 @@ class _Chain:
         )
         backend = "cpu" if jax.default_backend() == "cpu" else "accelerator"
         most, shortest = BLOCKS_PAY[backend]
-        pays = states <= most and self.step.chain.length >= shortest and not self.step.numbers
+        pays = states <= most and self.step.chain.length >= shortest and not self.step.totals
         return "blocked" if pays else "sequential"
 
     def next(self, arrays: Sequence[Array], t: Any, pieces: Sequence[Array]) -> Messages:
@@ -208,7 +208,7 @@ class _Chain:
             groups.append(range(len(factors), len(factors) + len(group)))
             factors += [_renamed(slots[i], self.step.chain.later) for i in group]
         number = sum(
-            (slots[i].with_scales_applied().array for i in self.step.numbers), jnp.zeros(())
+            (slots[i].with_scales_applied().array for i in self.step.totals), jnp.zeros(())
         )
         return self._gathered(factors, groups, number)
 

@@ -56,7 +56,7 @@ def are_numbers_enough(
     return (
         dtypes <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.float64)}
         and all(isinstance(inner, Eliminate) for inner in step.step.steps)
-        and not step.numbers
+        and not step.totals
         and all(slot >= len(step.messages) for group in step.merged for slot in group)
         and all([scale.key for scale in f.scales] == keys for f in potentials)
         and all(frozenset(f.plates) in places for f in potentials)

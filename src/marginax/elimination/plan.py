@@ -114,7 +114,7 @@ class Advance:
     """For one step, of the messages and then the potentials."""
     merged: tuple[tuple[int, ...], ...]
     """For each message the results of the step that it becomes."""
-    numbers: tuple[int, ...]
+    totals: tuple[int, ...]
     """The results of the step that depend on nothing."""
     outputs: tuple[int, ...]
     """Slots: for each message what it is in the end, and a constant to it; last, a number."""
