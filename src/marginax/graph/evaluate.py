@@ -36,6 +36,7 @@ from marginax.graph.indexing import (
     gather_as_renaming,
     is_known,
 )
+from marginax.graph.shared_operand import shared_axes, with_shared
 
 INLINED = frozenset({"jit", "pjit", "closed_call", "core_call", "call"})
 
@@ -150,15 +151,18 @@ def _bind(
         params = params | flow.resize(
             tuple(1 if o in constant else size for o, size in enumerate(out_shape))
         )
+    shared = shared_axes(eqn, [argument.constant for argument in arguments])
     ready = []
     for i, argument in enumerate(arguments):
-        stays = set()
+        stays = set() if shared is None else set(shared[i])
         if flow is not None:
-            stays = {a for a, o in enumerate(flow.maps[i]) if o is not None and o in constant}
+            stays |= {a for a, o in enumerate(flow.maps[i]) if o is not None and o in constant}
         ready.append(materialise(argument, shapes[i], argument.constant - stays))
     variables = tuple(sorted({v for a in ready for v in a.variables}, key=order.__getitem__))
     name = eqn.primitive.name
-    if flow is None:
+    if shared is not None:
+        outputs = [_mapped(with_shared(eqn, shared), ready, variables)]
+    elif flow is None:
         outputs = _mapped(_as_function(eqn, debug_info), ready, variables)
     elif name in ELEMENTWISE:
         aligned = _aligned(ready, len(shape_of(eqn.outvars[0])), variables)
