@@ -149,6 +149,32 @@ def test_a_subsample_chooses_distinct_elements_and_every_element_in_its_turn():
     assert set(chosen.ravel().tolist()) == set(range(10))
 
 
+def test_every_subset_is_as_likely_as_any_other():
+    """Small subsamples are chosen one by one, large ones by shuffling: here by the former."""
+    size, count, draws = 40, 2, 40_000
+
+    def subset(key: Any) -> Any:
+        with mx.handlers.seed(rng_seed=key), mx.plate("n", size, subsample_size=count) as indices:
+            return jnp.sort(indices)
+
+    drawn = np.asarray(jax.jit(jax.vmap(subset))(jax.random.split(jax.random.key(0), draws)))
+    assert (drawn[:, 0] < drawn[:, 1]).all()
+    pairs = size * (size - 1) // 2
+    seen = np.bincount(drawn[:, 0] * size + drawn[:, 1], minlength=size**2)
+    seen = seen.reshape(size, size)[np.triu_indices(size, 1)]
+    expected = draws / pairs
+    chi_square = ((seen - expected) ** 2 / expected).sum()
+    assert seen.sum() == draws
+    assert abs(chi_square - (pairs - 1)) < 5 * np.sqrt(2 * (pairs - 1))
+
+
+def test_a_small_part_of_a_large_plate_has_no_element_twice():
+    with mx.handlers.seed(rng_seed=0), mx.plate("n", 20_000, subsample_size=1000) as indices:
+        assert len(np.unique(indices)) == 1000
+        assert indices.min() >= 0
+        assert indices.max() < 20_000
+
+
 def test_a_subsample_of_the_whole_size_is_the_whole_plate_and_needs_no_key():
     with mx.plate("n", 3, subsample_size=3) as indices:
         np.testing.assert_array_equal(indices, [0, 1, 2])

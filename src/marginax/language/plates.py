@@ -34,7 +34,29 @@ class CondIndepStackFrame(NamedTuple):
 
 
 def _draw_indices(size: int, subsample_size: int, rng_key: Any = None) -> Array:
+    """A subset, every one equally likely."""
+    # To shuffle all elements takes a time that grows with them, 0.1 us for each; to choose few of them one
+    # by one 1.5 us for each chosen (measured on a CPU), and the comparisons grow with its square.
+    if 16 * subsample_size < size and subsample_size**2 < 256 * size:
+        return _chosen_one_by_one(size, subsample_size, rng_key)
     return jax.random.choice(rng_key, size, (subsample_size,), replace=False)
+
+
+def _chosen_one_by_one(size: int, subsample_size: int, rng_key: Any) -> Array:
+    """Floyd's algorithm (Bentley and Floyd, 1987, "A sample of brilliance"): no element twice.
+
+    For each of the last ``subsample_size`` numbers j one element of 0, ..., j is drawn; if it was chosen
+    before, j itself is taken, which cannot have been.
+    """
+    last = jnp.arange(size - subsample_size, size)
+    draws = jax.random.randint(rng_key, (subsample_size,), 0, last + 1)
+
+    def choose(chosen: Array, i: Array) -> tuple[Array, None]:
+        index = jnp.where(jnp.any(chosen == draws[i]), last[i], draws[i])
+        return chosen.at[i].set(index), None
+
+    nothing = jnp.full(subsample_size, -1, draws.dtype)
+    return jax.lax.scan(choose, nothing, jnp.arange(subsample_size))[0]
 
 
 class plate(Messenger):
