@@ -80,11 +80,11 @@ def random_flowers(site):
 guide = AutoDelta(model, init_loc_fn=random_flowers)
 svi = SVI(model, guide, optax.adam(0.05), TraceEnum_ELBO())
 result = svi.run(jax.random.key(0), 600, data, num_restarts=50)
-assert result.restart_losses is not None
-final = np.sort(np.asarray(result.restart_losses[:, -1]))
+assert result.restarts is not None
+final = np.sort(result.restarts.losses[:, -1])
 estimates = guide.median(result.params)
 print(f"loss of the best restart {final[0]:.2f}, the median {np.median(final):.2f}")
-print(f"{(final < final[0] + 0.5).sum()} of {len(final)} restarts reached the best optimum")
+print(result.restarts)
 
 # %% [markdown]
 # ## Serve
@@ -186,7 +186,7 @@ figure.savefig(out / "membership.png", dpi=110)
 
 figure = Figure(figsize=(9, 3.4), layout="constrained")
 axes = figure.add_subplot()
-losses = np.asarray(result.restart_losses)
+losses = result.restarts.losses
 axes.plot(losses.T, color="#9ca3af", linewidth=0.6)
 axes.plot(np.asarray(result.losses), color="#1f2937", linewidth=1.8, label="the best")
 axes.set_yscale("log")

@@ -70,9 +70,7 @@ guide = AutoDelta(model, init_loc_fn=plausible_start)
 svi = SVI(model, guide, optax.adam(0.1, b1=0.8, b2=0.99), TraceEnum_ELBO())
 
 # One call: draw 100 starts, keep the one with the lowest loss, and take 200 steps from there.
-result = svi.run(
-    jax.random.key(0), 200, data, num_restarts=100, select="initial", gradient_norms=True
-)
+result = svi.run(jax.random.key(0), 200, data, num_restarts=100, select="initial", tolerance=0)
 estimates = guide.median(result.params)
 print(f"loss {result.losses[0]:.3f} -> {result.losses[-1]:.3f}")
 for name, value in estimates.items():
@@ -133,7 +131,7 @@ def full_guide(data):
 
 
 full_svi = SVI(model, full_guide, optax.adam(0.2, b1=0.8, b2=0.99), TraceEnum_ELBO())
-full_result = full_svi.run(jax.random.key(3), 200, data)
+full_result = full_svi.run(jax.random.key(3), 200, data, tolerance=0)
 print(full_result.params["assignment_probs"].round(3))
 
 # %% [markdown]

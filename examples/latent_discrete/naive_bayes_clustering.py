@@ -57,8 +57,7 @@ def main():
     svi = SVI(model, guide, mx.optim.Adam(0.1), TraceEnum_ELBO())
     result = svi.run(jax.random.key(0), 200, counts, num_restarts=10)
     estimates = guide.median(result.params)
-    losses = np.asarray(result.restart_losses)[:, -1]
-    print(f"loss of the best of 10 starts {losses.min():.1f}, of the worst {losses.max():.1f}")
+    print(result.restarts)
 
     # Clusters have numbers of their own: each takes the category whose words it shares most.
     found = np.asarray(estimates["words"])

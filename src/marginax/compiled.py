@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -23,11 +26,24 @@ from jax.extend import core as jex_core
 
 MOST_REMEMBERED = 256
 
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""Options of XLA for a program that runs once: optimising it would take longer than it saves."""
+
 _remembered: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
 _lock = threading.Lock()
 
 
-def hoisted_jit(fn: Callable[..., Any], *example: Any) -> Callable[..., Any]:
+@dataclass(frozen=True)
+class Hoisted:
+    """A function that was traced once."""
+
+    jaxpr: jex_core.Jaxpr
+    """It, with what it closes over as ``constvars``."""
+    call: Callable[..., Any]
+    """The compiled function, for arguments of the same shapes; differentiable."""
+
+
+def hoisted(fn: Callable[..., Any], *example: Any) -> Hoisted:
     """Trace once, compile once.
 
     Parameters
@@ -36,31 +52,35 @@ def hoisted_jit(fn: Callable[..., Any], *example: Any) -> Callable[..., Any]:
         A pure function of arrays.
     *example
         Arguments (or their shapes) like those it will be called with.
-
-    Returns
-    -------
-    callable
-        The compiled function, for arguments of these shapes; differentiable.
     """
     closed, structure = _trace(fn, example)
     run = _runner(closed.jaxpr, structure)
-    return lambda *args: run(list(closed.consts), jax.tree.leaves(args))
+    return Hoisted(closed.jaxpr, lambda *args: run(list(closed.consts), jax.tree.leaves(args)))
 
 
-def remembered_jit(fn: Callable[..., Any], *example: Any) -> Callable[..., Any]:
+def hoisted_jit(fn: Callable[..., Any], *example: Any) -> Callable[..., Any]:
+    """Of `hoisted`, the function alone."""
+    return hoisted(fn, *example).call
+
+
+def remembered_jit(
+    fn: Callable[..., Any], *example: Any, quick: bool = False
+) -> Callable[..., Any]:
     """Like `hoisted_jit`, but a program that was compiled before is used again.
 
     Not for functions that are differentiated afterwards: of a custom derivative a jaxpr shows the
-    name alone. Derivatives taken inside ``fn`` are part of its jaxpr.
+    name alone. Derivatives taken inside ``fn`` are part of its jaxpr. A ``quick`` program is compiled
+    without optimisation, for it will run once.
     """
     closed, structure = _trace(fn, example)
     text = str(closed.jaxpr)
+    options = QUICK if quick else {}
     if "callback" in text or "..." in text:  # a Python function, or an array too long to print
-        run = _runner(closed.jaxpr, structure)
+        run = _runner(closed.jaxpr, structure, options)
     else:
-        key = (text, structure)
+        key = (text, structure, quick)
         with _lock:
-            run = _remembered.setdefault(key, _runner(closed.jaxpr, structure))
+            run = _remembered.setdefault(key, _runner(closed.jaxpr, structure, options))
             _remembered.move_to_end(key)
             if len(_remembered) > MOST_REMEMBERED:
                 _remembered.popitem(last=False)
@@ -72,8 +92,10 @@ def _trace(fn: Callable[..., Any], example: Any) -> tuple[jex_core.ClosedJaxpr, 
     return closed, jax.tree.structure(result)
 
 
-def _runner(jaxpr: jex_core.Jaxpr, structure: Any) -> Callable[..., Any]:
-    @jax.jit
+def _runner(
+    jaxpr: jex_core.Jaxpr, structure: Any, options: Mapping[str, Any] = MappingProxyType({})
+) -> Callable[..., Any]:
+    @partial(jax.jit, compiler_options=dict(options))
     def run(consts: list[Any], leaves: list[Any]) -> Any:
         function = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr, consts))
         return jax.tree.unflatten(structure, function(*leaves))

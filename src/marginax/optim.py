@@ -83,3 +83,28 @@ def SGD(step_size: Any) -> Any:
     optax.GradientTransformation
     """
     return optax.sgd(step_size)
+
+
+def as_optimiser(optim: Any) -> optax.GradientTransformationExtraArgs:
+    """An optax optimiser, by itself or by name, as one that is told the objective.
+
+    Parameters
+    ----------
+    optim : optax.GradientTransformation or "lbfgs"
+        ``"lbfgs"`` is limited-memory BFGS with a zoom line search (Nocedal and Wright, 2006, algorithms
+        7.4 and 3.5), as in ``optax.lbfgs()``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For anything else.
+    """
+    if isinstance(optim, str):
+        if optim != "lbfgs":
+            raise ValueError(f"the optimiser {optim!r} is not known by name; there is 'lbfgs'.")
+        optim = optax.lbfgs()
+    if not (hasattr(optim, "init") and hasattr(optim, "update")):
+        raise TypeError(
+            f"the optimiser must be an optax object such as optax.adam(0.1), or 'lbfgs', not {optim!r}."
+        )
+    return optax.with_extra_args_support(optim)

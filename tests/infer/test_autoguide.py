@@ -154,12 +154,53 @@ def test_parameters_live_in_their_sites_supports():
     np.testing.assert_allclose(estimates["rows"], [[0.6, 0.2, 0.2]] * 2, atol=0.01)
 
 
-def test_median_and_draws_are_the_point_estimates():
+def test_median_quantiles_and_draws_are_the_point_estimates():
     guide = AutoDelta(mixture, prefix="point")
-    params = {"locs_point_loc": jnp.array([1.0, 2.0]), "other": jnp.zeros(())}
-    assert list(guide.median(params)) == ["locs"]
+    weights, locs = jnp.array([0.5, 0.5]), jnp.array([1.0, 2.0])
+    params = {"locs_point_loc": locs, "weights_point_loc": weights, "other": jnp.zeros(())}
+    assert list(guide.median(params, DATA)) == ["weights", "locs"]
     draws = guide.sample_posterior(KEY, params, DATA, sample_shape=(5,))
     np.testing.assert_array_equal(draws["locs"], np.tile([1.0, 2.0], (5, 1)))
+    ends = guide.quantiles(params, [0.1, 0.9], DATA)
+    np.testing.assert_array_equal(ends["locs"], np.tile([1.0, 2.0], (2, 1)))
+    np.testing.assert_array_equal(guide.quantiles(params, 0.3, DATA)["locs"], [1.0, 2.0])
+    posterior = guide.get_posterior(params, DATA)
+    np.testing.assert_array_equal(posterior["weights"].mean, weights)
+    assert posterior["weights"].event_shape == (2,)
+
+
+def test_a_guide_that_has_run_needs_no_arguments():
+    guide = AutoDelta(effects)
+    params = {"mu_auto_loc": jnp.zeros(()), "effect_auto_loc": jnp.arange(6.0)}
+    traced(guide, DATA, 3)
+    assert_same(guide.median(params)["effect"], np.arange(6.0))  # all, though three were present
+
+
+def test_arguments_win_over_what_is_remembered():
+    guide = AutoDelta(effects)
+    params = {"mu_auto_loc": jnp.zeros(()), "effect_auto_loc": jnp.arange(6.0)}
+    traced(guide, DATA[:4])
+    with pytest.raises(mx.ModelError, match=r"'effect_auto_loc'.*\(6,\).*\(4,\).*arguments"):
+        guide.median(params)
+    assert_same(guide.median(params, DATA)["effect"], np.arange(6.0))
+    assert_same(guide.median(params, x=DATA)["effect"], np.arange(6.0))
+
+
+def test_what_is_remembered_outlives_a_trace():
+    guide = AutoDelta(mixture)
+    params = {"weights_auto_loc": jnp.array([0.5, 0.5]), "locs_auto_loc": jnp.zeros(2)}
+    jax.eval_shape(mx.handlers.seed(guide, rng_seed=0), jnp.asarray(DATA))
+    assert guide.median(params)["locs"].shape == (2,)
+
+
+def test_a_guide_that_neither_ran_nor_got_arguments_says_so():
+    with pytest.raises(mx.ModelError, match="AutoDelta.*has not run.*arguments after the param"):
+        AutoDelta(mixture).median({})
+
+
+def test_a_missing_parameter_is_named():
+    with pytest.raises(mx.ModelError, match="AutoDelta.*no 'weights_auto_loc'.*'locs_auto_loc'"):
+        AutoDelta(mixture).median({"locs_auto_loc": jnp.zeros(2)}, DATA)
 
 
 def test_two_guides_of_two_halves_make_one():

@@ -33,6 +33,7 @@ def everything() -> None:
     mx.sample("above", dist.TruncatedNormal(0.0, 1.0, low=low))
     mx.sample("copies", dist.Exponential(2.0), sample_shape=(2,))
     mx.sample("cholesky", dist.LKJCholesky(3, 1.0))
+    mx.sample("improper", dist.ImproperUniform(dist.constraints.positive, (), (2,)))
     with mx.plate("n", 4):
         mx.sample("local", dist.Normal(jnp.arange(4.0), 1.0))
         mx.sample("vector", dist.Normal(jnp.zeros(3), 1.0).to_event(1))
@@ -48,6 +49,7 @@ SHAPES = {
     "above": (),
     "copies": (2,),
     "cholesky": (3, 3),
+    "improper": (2,),
     "local": (4,),
     "vector": (4, 3),
 }

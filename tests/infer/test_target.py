@@ -101,6 +101,18 @@ def log_gamma_prior(u: Any) -> Any:
     return stats.gamma.logpdf(np.exp(u), 3.0, scale=0.5) + u
 
 
+def test_an_improper_prior_adds_its_jacobian_alone():
+    def model() -> None:
+        flat = dist.ImproperUniform(dist.constraints.positive, (), ())
+        scale = mx.sample("scale", flat)
+        with mx.plate("n", 4):
+            mx.sample("x", dist.Normal(0.0, scale), obs=DATA)
+
+    free = 0.3
+    by_hand = np.sum(stats.norm.logpdf(DATA, 0, np.exp(free))) + free
+    assert_same(target_of(model).log_density({"scale": jnp.asarray(free)}), by_hand)
+
+
 def test_a_mixture_in_plates_is_what_one_writes_by_hand():
     def model(data: Any) -> None:
         weight = mx.sample("weight", dist.Beta(2.0, 3.0))

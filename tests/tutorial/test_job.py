@@ -30,8 +30,8 @@ ESTIMATES = {
 def fitted(estimates: dict[str, np.ndarray]) -> Fit:
     """A fit, without the training."""
     params = {f"{name}_auto_loc": jnp.asarray(value) for name, value in estimates.items()}
-    losses = jnp.geomspace(25.0, 17.4, 200)
-    norms = {name: jnp.geomspace(10.0, 0.1, 200) for name in params}
+    losses = np.geomspace(25.0, 17.4, 200)
+    norms = {name: np.geomspace(10.0, 0.1, 200) for name in params}
     result = SVIRunResult(params, SVIState(None, None, None), losses, norms)
     return Fit(AutoDelta(model, init_loc_fn=plausible_start), result, estimates, 25.0, 17.4)
 

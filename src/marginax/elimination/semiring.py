@@ -25,7 +25,7 @@ by what is upstream, to the entropy of the joint posterior: its chain rule. That
 numbers to cancel, as the difference of log Z and an expected log density would.
 
 The rules are written for forward-mode (`jax.custom_jvp`) because those of the table are linear in ``dx`` and so serve
-reverse mode too, and because an expectation is a forward derivative (see `infer.elbo`). A weight of
+reverse mode too, and because an expectation is a forward derivative (see `infer.elbo.expectation`). A weight of
 zero beats any derivative, also an infinite one: impossible values (-inf) contribute nothing.
 """
 

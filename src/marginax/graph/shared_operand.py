@@ -99,7 +99,10 @@ def _labels(eqn: jex_core.JaxprEqn) -> Labels | None:
     ndim = [len(shape_of(atom)) for atom in eqn.invars]
     left = list(range(ndim[0]))
     right = [ndim[0] + a for a in range(ndim[1])]
-    for a, b in (*zip(left_sum, right_sum, strict=True), *zip(left_batch, right_batch, strict=True)):
+    for a, b in (
+        *zip(left_sum, right_sum, strict=True),
+        *zip(left_batch, right_batch, strict=True),
+    ):
         right[b] = left[a]
     used_left, used_right = {*left_sum, *left_batch}, {*right_sum, *right_batch}
     out = [left[a] for a in left_batch]

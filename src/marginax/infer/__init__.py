@@ -8,10 +8,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from marginax.infer import autoguide as autoguide, initialization as initialization
+from marginax.infer.batches import minibatches as minibatches
 from marginax.infer.config import config_enumerate as config_enumerate
 from marginax.infer.densities import log_density as log_density, log_likelihood as log_likelihood
 from marginax.infer.discrete import infer_discrete as infer_discrete
-from marginax.infer.elbo import TraceEnum_ELBO as TraceEnum_ELBO
+from marginax.infer.elbo import (
+    Trace_ELBO as Trace_ELBO,
+    TraceEnum_ELBO as TraceEnum_ELBO,
+    TraceGraph_ELBO as TraceGraph_ELBO,
+    TraceMeanField_ELBO as TraceMeanField_ELBO,
+)
+from marginax.infer.initial_points import (
+    init_to_kmeans_plusplus as init_to_kmeans_plusplus,
+    init_to_random_points as init_to_random_points,
+)
 from marginax.infer.initialization import (
     init_to_feasible as init_to_feasible,
     init_to_mean as init_to_mean,
@@ -21,7 +31,14 @@ from marginax.infer.initialization import (
     init_to_value as init_to_value,
 )
 from marginax.infer.predictive import Predictive as Predictive
-from marginax.infer.svi import SVI as SVI, SVIRunResult as SVIRunResult, SVIState as SVIState
+from marginax.infer.svi import (
+    SVI as SVI,
+    Restarts as Restarts,
+    SVIRunResult as SVIRunResult,
+    SVIState as SVIState,
+    load as load,
+    save as save,
+)
 
 if TYPE_CHECKING:
     from marginax.infer.mcmc import MCMC as MCMC

@@ -14,8 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from numpyro.distributions import ImproperUniform
 from numpyro.distributions.transforms import biject_to
 
+from marginax.graph.distribution_layers import unwrapped
 from marginax.graph.validate import check_value
 from marginax.language import handlers
 from marginax.language.errors import ModelError
@@ -62,7 +64,7 @@ def init_to_feasible(site: Message | None = None) -> Any:
 
 
 def init_to_sample(site: Message | None = None) -> Any:
-    """One draw from the prior.
+    """One draw from the prior; of an improper one, which has none, `init_to_uniform`.
 
     Parameters
     ----------
@@ -71,11 +73,15 @@ def init_to_sample(site: Message | None = None) -> Any:
     """
     if site is None:
         return init_to_sample
+    if _is_improper(site):
+        return init_to_uniform(site)
     return site["fn"].sample(_key(site), _sample_shape(site))
 
 
 def init_to_median(site: Message | None = None, num_samples: int = 15) -> Any:
     """The median of some prior draws, taken on the unconstrained scale so that it is in the support.
+
+    An improper prior has no draws; there it is `init_to_uniform`.
 
     Parameters
     ----------
@@ -86,6 +92,8 @@ def init_to_median(site: Message | None = None, num_samples: int = 15) -> Any:
     """
     if site is None:
         return partial(init_to_median, num_samples=num_samples)
+    if _is_improper(site):
+        return init_to_uniform(site)
     transform = biject_to(site["fn"].support)
     draws = site["fn"].sample(_key(site), (num_samples, *_sample_shape(site)))
     return transform(jnp.median(jax.vmap(transform.inv)(draws), axis=0))
@@ -125,6 +133,10 @@ def init_to_value(site: Message | None = None, values: Mapping[str, Any] | None 
     if site["name"] in values:
         return element(site, values[site["name"]])
     return init_to_uniform(site)
+
+
+def _is_improper(site: Message) -> bool:
+    return isinstance(unwrapped(site["fn"]), ImproperUniform)
 
 
 def site_shape(site: Message) -> tuple[int, ...]:
@@ -180,10 +192,12 @@ def initial_values(
     """
     chosen: list[str] = []
 
+    def is_asked_for(site: Message) -> bool:
+        latent = site["type"] == "sample" and site["value"] is None
+        return latent and not (site["fn"].is_discrete or is_point_mass(site["fn"]))
+
     def choose(site: Message) -> Any:
-        if site["type"] != "sample" or site["value"] is not None:
-            return None
-        if site["fn"].is_discrete or is_point_mass(site["fn"]):
+        if not is_asked_for(site):
             return None
         name = site["name"]
         for frame in site["cond_indep_stack"]:
@@ -204,8 +218,33 @@ def initial_values(
         chosen.append(name)
         return jnp.asarray(value, jnp.result_type(float))
 
-    seeded = _WholePlates(handlers.seed(model, rng_seed=key))
+    seeded: Any = handlers.seed(model, rng_seed=key)
+    if _has_local_sites(seeded, is_asked_for, args, kwargs):
+        seeded = _WholePlates(seeded)
     with isolated():
         placed = handlers.substitute(seeded, substitute_fn=choose)
         trace = handlers.trace(placed).get_trace(*args, **kwargs)
     return {name: trace[name]["value"] for name in dict.fromkeys(chosen)}
+
+
+def _has_local_sites(
+    model: Callable[..., Any], is_asked_for: Callable[[Message], bool], args: Any, kwargs: Any
+) -> bool:
+    """Whether a site that gets an initial value stands in a subsampled plate.
+
+    If none does, the plates may stay as small as they are: so may the data, where they come in batches.
+    """
+    found: list[bool] = []
+
+    def look(site: Message) -> Any:
+        if not is_asked_for(site):
+            return None
+        found.extend(f.size != f.full_size for f in site["cond_indep_stack"])
+        return jnp.zeros(site_shape(site))  # the run is abstract: only its shape counts
+
+    def run() -> None:
+        handlers.substitute(model, substitute_fn=look)(*args, **kwargs)
+
+    with isolated():
+        jax.eval_shape(run)
+    return any(found)

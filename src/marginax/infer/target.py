@@ -151,11 +151,15 @@ def _unconstrained_shapes(
 ) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def record(site: Message) -> None:
-        if site["type"] == "sample" and site["name"] in sites:
-            lengths = tuple(steps.length for steps in reversed(site.get("steps", ())))
-            own = biject_to(site["fn"].support).inverse_shape(site_shape(site))
-            shapes[site["name"]] = (*lengths, *own)
+    def record(site: Message) -> Any:
+        if site["type"] != "sample" or site["name"] not in sites:
+            return None
+        lengths = tuple(steps.length for steps in reversed(site.get("steps", ())))
+        own = biject_to(site["fn"].support).inverse_shape(site_shape(site))
+        shapes[site["name"]] = (*lengths, *own)
+        return jnp.zeros(
+            site_shape(site)
+        )  # only its shape counts; an improper site cannot be drawn
 
     def run(key: Any) -> None:
         seeded = handlers.seed(model, rng_seed=key)

@@ -29,7 +29,7 @@ def draw_all(
         ("svi_loss", _losses(fit.result.losses, "Training the MAP estimate: convergence of SVI")),
         (
             "svi_gradient_norms",
-            _norms(fit.result.gradient_norms or {}, "Training the MAP estimate: gradient norms"),
+            _norms(fit.result.gradient_norms, "Training the MAP estimate: gradient norms"),
         ),
         ("mixture_density", _density(fit)),
         ("map_assignment", _map_assignment(served)),
@@ -41,7 +41,7 @@ def draw_all(
         (
             "guide_gradient_norms",
             _norms(
-                guided.result.gradient_norms or {},
+                guided.result.gradient_norms,
                 "Guide that enumerates the assignment: gradient norm",
             ),
         ),

@@ -1,0 +1,143 @@
+"""Checkpoints of SVI: where a run stands, in a file to go on from.
+
+It holds arrays and JSON (`marginax.storage`), nothing that is executed. The structure of an optimiser's
+state is not stored: whoever goes on from it makes it anew, with the same model, guide and optimiser, and
+has the saved leaves put in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import marginax.storage as storage
+from marginax.infer.svi.training import History, Trained
+from marginax.language.errors import ModelError
+
+Path = str | os.PathLike[str]
+Arrays = Mapping[str, np.ndarray]
+KIND = "svi run"
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """The state of a loaded result: its leaves, without the structure that the optimiser gives it.
+
+    ``SVI.run(..., init_state=result.state)`` goes on from it.
+    """
+
+    leaves: Arrays
+
+    def fill(self, template: Any) -> Any:
+        """The state, in the structure of another state of the same model, guide and optimiser."""
+        return storage.fill(template, self.leaves)
+
+
+def group(prefix: str, arrays: Arrays) -> dict[str, np.ndarray]:
+    """The entries whose name begins with a prefix, without it."""
+    found = (name for name in arrays if name.startswith(prefix))
+    return {name.removeprefix(prefix): arrays[name] for name in found}
+
+
+def prefixed(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries under names with a prefix."""
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def key_numbers(key: Any) -> Any:
+    """The numbers of a random key, old-style or new."""
+    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(key) if is_typed else key
+
+
+def fingerprint(args: Any, kwargs: Any) -> str:
+    """A digest of a model's arguments: the numbers of its arrays, and its plain values."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree_util.tree_leaves_with_path((args, kwargs)):
+        digest.update(jax.tree_util.keystr(path).encode())
+        if isinstance(leaf, jax.Array | np.ndarray):
+            array = np.ascontiguousarray(leaf)
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.view(np.uint8).data if array.size else b"")
+        elif isinstance(leaf, str | int | float | bool):
+            digest.update(repr(leaf).encode())
+    return digest.hexdigest()
+
+
+def write_run(
+    path: Path, about: Mapping[str, Any], now: Trained, initial_losses: np.ndarray | None
+) -> None:
+    """Write where a run stands.
+
+    Parameters
+    ----------
+    path : path
+        The file; replaced in one step.
+    about : mapping
+        What tells this run from others.
+    now : Trained
+        Where it stands.
+    initial_losses : array, optional
+        The losses by which the restart was selected at the beginning.
+    """
+    arrays = prefixed("state:", storage.flatten(now.states))
+    arrays |= prefixed("norms:", now.history.gradient_norms)
+    arrays |= {"losses": now.history.losses, "evaluations": now.history.evaluations}
+    if initial_losses is not None:
+        arrays["initial losses"] = initial_losses
+    storage.write(path, arrays, {"kind": KIND, "stopped": now.stopped, "run": dict(about)})
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """What `write_run` has written."""
+
+    state: SavedState
+    history: History
+    stopped: str
+    initial_losses: np.ndarray | None
+
+    @property
+    def restarts(self) -> int:
+        """How many restarts were trained."""
+        return self.history.losses.shape[0]
+
+    def is_finished(self, num_steps: int) -> bool:
+        """Whether nothing is left to do of a run of so many steps."""
+        ended = self.stopped in ("converged", "no more batches")
+        return ended or self.history.steps >= num_steps
+
+
+def read_run(path: Path, about: Mapping[str, Any]) -> SavedRun | None:
+    """Read where a run stands; None if it has not begun.
+
+    Raises
+    ------
+    StorageError
+        When the file is damaged, or no checkpoint.
+    ModelError
+        When it is the checkpoint of another run.
+    """
+    if not os.path.exists(path):
+        return None
+    arrays, found = storage.read(path)
+    if found.get("kind") != KIND:
+        raise storage.StorageError(
+            f"{os.fspath(path)}: it is a {found.get('kind')}, not an {KIND}."
+        )
+    for what, value in about.items():
+        if found["run"].get(what) != value:
+            raise ModelError(
+                f"SVI.run: the checkpoint {os.fspath(path)} is from another run: its {what} was "
+                f"{found['run'].get(what)}, now it is {value}. Remove the file to begin anew, or name another."
+            )
+    history = History(arrays["losses"], group("norms:", arrays), arrays["evaluations"])
+    state = SavedState(group("state:", arrays))
+    return SavedRun(state, history, found["stopped"], arrays.get("initial losses"))

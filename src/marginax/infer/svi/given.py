@@ -1,0 +1,55 @@
+"""The model as it stands once a guide has spoken: what the guide states is given, the rest is summed out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from marginax.graph.sites import Site, collect_sites
+from marginax.graph.validate import numpyro_checks
+from marginax.language import handlers
+from marginax.language.stack import Message, isolated
+
+
+def record(fn: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Message]:
+    """The trace of a run under no other handlers, unchecked."""
+    with isolated(), numpyro_checks(False):
+        return handlers.trace(fn).get_trace(*args, **kwargs)
+
+
+def seeded(fn: Callable[..., Any], params: Mapping[str, Any], key: Any) -> Callable[..., Any]:
+    """A guide or model with its parameters and randomness fixed."""
+    return handlers.seed(handlers.substitute(fn, data=dict(params)), key)
+
+
+def given_guide(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    params: Mapping[str, Any],
+    key: Any,
+    args: Any,
+    kwargs: Any,
+) -> tuple[Callable[..., Any], dict[str, Site]]:
+    """The model with the values that the guide draws, but for those that can be summed out.
+
+    Of a guide with branches (`guide_paths`), give one of them.
+
+    Returns
+    -------
+    callable, dict of Site
+        The model, and its sites.
+    """
+    guide_key, model_key = jax.random.split(key)
+    stated = record(seeded(guide, params, guide_key), args, kwargs)
+    model = seeded(model, params, model_key)
+    sites = collect_sites(model, *args, **kwargs)
+    values = {
+        name: msg["value"]
+        for name, msg in stated.items()
+        if msg["type"] == "plate"
+        or (msg["type"] == "sample" and name in sites and sites[name].support is None)
+    }
+    model = handlers.substitute(model, data=values)
+    return model, collect_sites(model, *args, **kwargs)

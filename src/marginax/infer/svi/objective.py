@@ -1,0 +1,111 @@
+"""What SVI minimises, traced once: a function of the unconstrained parameters and a random key.
+
+Traced, it can be asked whether the key matters at all (`dependences`). With point estimates and exact
+sums it does not: the objective is deterministic, so that line searches are allowed and convergence can be
+told from the loss itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from numpyro.distributions.transforms import biject_to
+
+from marginax.compiled import hoisted
+from marginax.graph.dependence import dependences
+from marginax.language.errors import ModelError
+
+Free = dict[str, Array]
+"""Unconstrained parameters by name."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A traced loss."""
+
+    loss: Callable[[Free, Any, Any], Array]
+    """From unconstrained parameters, a random key and a batch of data (or none) to the loss, shape ()."""
+    is_deterministic: bool
+    """Whether the key makes no difference."""
+
+
+def constrain(constraints: Mapping[str, Any], free: Mapping[str, Array]) -> dict[str, Array]:
+    """Unconstrained parameters as they are meant."""
+    return {name: biject_to(constraints[name])(value) for name, value in free.items()}
+
+
+def make_objective(loss: Callable[[Free, Any, Any], Array], *example: Any) -> Objective:
+    """Trace a loss.
+
+    Parameters
+    ----------
+    loss : callable
+        Of unconstrained parameters, a random key and a batch.
+    *example
+        Such arguments, or their shapes.
+    """
+    traced = hoisted(loss, *example)
+    sizes = [len(jax.tree.leaves(argument)) for argument in example]
+    of_key = range(sizes[0], sizes[0] + sizes[1])
+    variables = traced.jaxpr.invars
+    paths = [
+        {"key": tuple(range(len(v.aval.shape)))} if i in of_key else {}  # pyright: ignore
+        for i, v in enumerate(variables)
+    ]
+    (found,) = dependences(traced.jaxpr, paths)
+    return Objective(traced.call, "key" not in found)
+
+
+def searches_along_lines(optim_state: Any) -> bool:
+    """Whether an optimiser evaluates the objective by itself, at several points of a line."""
+    kinds = (optax.ScaleByZoomLinesearchState, optax.ScaleByBacktrackingLinesearchState)
+    nodes = jax.tree.leaves(optim_state, is_leaf=lambda node: isinstance(node, kinds))
+    return any(isinstance(node, kinds) for node in nodes)
+
+
+def check_line_search(optim_state: Any, objective: Objective) -> None:
+    """Refuse to search along lines of an objective that is noise in part."""
+    if searches_along_lines(optim_state) and not objective.is_deterministic:
+        raise ModelError(
+            "SVI: this optimiser searches along lines, for which the objective must be the same at every "
+            "evaluation, but the guide (or a subsampled plate) draws at random. Take AutoDelta and the whole "
+            "data, or an optimiser that bears noise, such as optax.adam(0.01)."
+        )
+
+
+def gradient_step(
+    optim: optax.GradientTransformationExtraArgs,
+    loss: Callable[[Free], Array],
+    free: Free,
+    optim_state: Any,
+) -> tuple[Free, Any, Array, Free, Array]:
+    """One step of an optimiser.
+
+    Returns
+    -------
+    free, optim_state
+        After it.
+    loss, gradient
+        Before it.
+    evaluations : int array, shape ()
+        How many times the loss and its gradient were evaluated.
+    """
+    value_and_grad, evaluations = jax.value_and_grad(loss), jnp.asarray(1)
+    searches = searches_along_lines(optim_state)
+    if searches and optax.tree.get(optim_state, "grad") is not None:
+        # What the last search found at its end is where this step begins.
+        value, gradient = optax.value_and_grad_from_state(loss)(free, state=optim_state)
+    else:
+        value, gradient = value_and_grad(free)
+    updates, new_state = optim.update(
+        gradient, optim_state, free, value=value, grad=gradient, value_fn=loss
+    )
+    if searches and (info := optax.tree.get(new_state, "info")) is not None:
+        evaluations = jnp.asarray(getattr(info, "num_linesearch_steps", 1), int)
+    return optax.apply_updates(free, updates), new_state, value, gradient, evaluations  # pyright: ignore

@@ -1,0 +1,116 @@
+"""The compiled programs of a run of SVI: the first losses, the loop, one restart out of many.
+
+Batches of another shape (a smaller last one, say) need a loop of their own; it is made when the first of
+them comes. What is no array in a batch is a constant of its program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax import Array
+
+from marginax.compiled import remembered_jit
+from marginax.infer.svi.objective import Objective, check_line_search, make_objective
+from marginax.infer.svi.training import Stretch, SVIState, make_stretch
+
+Loss = Callable[[dict[str, Array], Any, Any], Array]
+"""From unconstrained parameters, a random key and a batch to the loss."""
+
+
+def traced(loss: Loss, states: SVIState, batch: Any) -> Objective:
+    """The objective of one restart, for batches like this one."""
+    arrays, rebuild, _ = _split(batch)
+    one = jax.eval_shape(lambda states: jax.tree.map(lambda leaf: leaf[0], states), states)
+    objective = make_objective(
+        lambda free, key, arrays: loss(free, key, rebuild(arrays)),
+        one.optim_state[0],
+        one.rng_key,
+        arrays,
+    )
+    check_line_search(one.optim_state[1], objective)
+    return objective
+
+
+def first_losses(objective: Objective, states: SVIState, batch: Any) -> np.ndarray:
+    """The losses of all restarts before the first step, shape (num_restarts,)."""
+    arrays, _, _ = _split(batch)
+
+    def each(states: SVIState) -> Array:
+        def one(state: SVIState) -> Array:
+            return objective.loss(state.optim_state[0], jax.random.split(state.rng_key)[1], arrays)
+
+        return jax.vmap(one)(states)
+
+    return np.asarray(remembered_jit(each, states, quick=True)(states))
+
+
+def training_program(
+    loss: Loss,
+    objective: Objective,
+    optim: optax.GradientTransformationExtraArgs,
+    constraints: Mapping[str, Any],
+    stable: bool,
+    states: SVIState,
+    batch: Any,
+) -> Callable[[SVIState, Any, int], Stretch]:
+    """The training loop: from states, a batch and a number of steps.
+
+    Parameters
+    ----------
+    loss : callable
+        What is minimised.
+    objective : Objective
+        The same, traced for ``batch``.
+    optim, constraints, stable
+        See `make_stretch`.
+    states, batch
+        Such as it will be called with.
+    """
+    compiled: dict[Hashable, Any] = {}
+
+    def make(objective: Objective, batch: Any) -> None:
+        arrays, _, shapes = _split(batch)
+        stretch = make_stretch(objective, optim, constraints, stable, states.rng_key.shape[0])
+        compiled[shapes] = remembered_jit(stretch, states, arrays, 0)
+
+    make(objective, batch)
+
+    def program(states: SVIState, batch: Any, count: int) -> Stretch:
+        arrays, _, shapes = _split(batch)
+        if shapes not in compiled:
+            make(traced(loss, states, batch), batch)
+        return compiled[shapes](states, arrays, count)
+
+    return program
+
+
+def pick(states: SVIState, which: int, as_batch: bool = False) -> SVIState:
+    """The state of one restart, or the batch that holds it alone."""
+
+    def one(states: SVIState, i: Any) -> SVIState:
+        chosen = jax.tree.map(lambda leaf: leaf[i], states)
+        return jax.tree.map(lambda leaf: leaf[None], chosen) if as_batch else chosen
+
+    return remembered_jit(one, states, 0, quick=True)(states, which)
+
+
+def _split(batch: Any) -> tuple[list[Array], Callable[[list[Array]], Any], Hashable]:
+    """A batch's arrays, the way back from them, and what a program made for it depends on."""
+    leaves, structure = jax.tree.flatten(batch)
+    is_array = [isinstance(leaf, jax.Array) for leaf in leaves]
+    fixed = [None if a else leaf for leaf, a in zip(leaves, is_array, strict=True)]
+
+    def rebuild(arrays: list[Array]) -> Any:
+        left = iter(arrays)
+        return jax.tree.unflatten(
+            structure, [next(left) if a else f for f, a in zip(fixed, is_array, strict=True)]
+        )
+
+    arrays = [leaf for leaf, a in zip(leaves, is_array, strict=True) if a]
+    shapes = tuple((array.shape, str(array.dtype)) for array in arrays)
+    return arrays, rebuild, (structure, shapes, repr(fixed))

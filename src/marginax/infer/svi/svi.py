@@ -1,0 +1,545 @@
+"""Stochastic variational inference: gradient steps on a bound, in one compiled loop.
+
+Parameters are optimised on the unconstrained scale, where every step is allowed, and shown on the
+constrained one. With several restarts the whole loop is mapped over them. `SVI.run` puts the pieces together:
+where the parameters begin, what is minimised (`objective`), the loop (`training`), when it ends
+(`convergence`), what the restarts say (`restarts`), and checkpoints (`checkpoint`).
+
+A step whose loss or gradient is not finite is never taken: the run stops where it is, and the
+error names the site (`fault`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import biject_to
+
+from marginax.compiled import remembered_jit
+from marginax.graph.sites import Site, as_jax_arrays, collect_sites
+from marginax.graph.validate import check_value, is_concrete
+from marginax.infer.batches import prefetched
+from marginax.infer.cuts import check_cuts
+from marginax.infer.elbo.guide_paths import guide_paths
+from marginax.infer.progress import progress
+from marginax.infer.svi.checkpoint import (
+    SavedRun,
+    SavedState,
+    fingerprint,
+    key_numbers,
+    read_run,
+    write_run,
+)
+from marginax.infer.svi.components import component_use, warn_if_empty
+from marginax.infer.svi.convergence import criterion
+from marginax.infer.svi.fault import not_finite
+from marginax.infer.svi.given import record, seeded
+from marginax.infer.svi.objective import constrain, gradient_step, searches_along_lines
+from marginax.infer.svi.programs import first_losses, pick, traced, training_program
+from marginax.infer.svi.restarts import first_finite, ranked, warn_if_stuck
+from marginax.infer.svi.results import SVIRunResult
+from marginax.infer.svi.training import (
+    Rules,
+    SVIState,
+    Trained,
+    all_finite,
+    no_history,
+    train,
+    where,
+)
+from marginax.language import handlers
+from marginax.language.errors import ModelError
+from marginax.language.primitives import as_numbers
+from marginax.language.stack import Message
+from marginax.optim import as_optimiser
+
+SELECTIONS = ("final", "initial")
+
+
+class SVI:
+    """Fit a guide to a model's posterior by maximising a lower bound of the evidence.
+
+    Parameters
+    ----------
+    model, guide : callable
+        The model, and the guide for its continuous latent sites. Discrete sites that the guide
+        does not state are summed out of the model.
+    optim : optax.GradientTransformation or "lbfgs"
+        The optimiser; `marginax.optim` has NumPyro's names for some. ``"lbfgs"`` is ``optax.lbfgs()``, for
+        deterministic objectives such as MAP: it takes far fewer evaluations of the loss.
+    loss : object with a ``loss`` method
+        `TraceEnum_ELBO()`.
+    **static_kwargs
+        Keyword arguments passed to model and guide at every call.
+
+    Examples
+    --------
+    >>> import jax, optax
+    >>> import jax.numpy as jnp
+    >>> import marginax as mx
+    >>> import marginax.distributions as dist
+    >>> def model(x):
+    ...     p = mx.sample("p", dist.Beta(1.0, 1.0))
+    ...     with mx.plate("n", len(x)):
+    ...         mx.sample("x", dist.Bernoulli(p), obs=x)
+    >>> guide = mx.infer.autoguide.AutoDelta(model)
+    >>> svi = mx.infer.SVI(model, guide, optax.adam(0.05), mx.infer.TraceEnum_ELBO())
+    >>> x = jnp.array([1, 1, 1, 0])
+    >>> result = svi.run(jax.random.key(0), 500, x, progress_bar=False)
+    >>> round(float(result.params["p_auto_loc"]), 3)
+    0.75
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        optim: Any,
+        loss: Any,
+        **static_kwargs: Any,
+    ) -> None:
+        if isinstance(loss, type) or not callable(getattr(loss, "loss", None)):
+            raise TypeError(
+                f"SVI: the loss must be an object such as TraceEnum_ELBO(), not {loss!r}."
+            )
+        self.model = model
+        self.guide = guide
+        self.optim: optax.GradientTransformationExtraArgs = as_optimiser(optim)
+        self.loss = loss
+        self.static_kwargs = static_kwargs
+        self._constraints: dict[str, Any] = {}
+
+    def init(
+        self, rng_key: Any, *args: Any, init_params: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> SVIState:
+        """The state before the first step.
+
+        Parameters
+        ----------
+        rng_key : PRNG key
+            For random initial values, and for the steps after.
+        *args, **kwargs
+            Arguments of model and guide.
+        init_params : mapping, optional
+            Constrained initial values of some parameters, instead of their own.
+
+        Returns
+        -------
+        SVIState
+
+        Raises
+        ------
+        ModelError
+            When an initial value is NaN or outside of its constraint.
+        """
+        args, kwargs = as_jax_arrays((args, kwargs | self.static_kwargs))
+        self._find_parameters(args, kwargs)
+        self._check_given(init_params)
+        rng_key = handlers.as_key(rng_key)
+
+        def make(key: Any) -> tuple[dict[str, Array], SVIState]:
+            return self._initial(key, init_params, args, kwargs)
+
+        if is_concrete(rng_key):
+            make = remembered_jit(make, rng_key, quick=True)
+        values, state = make(rng_key)
+        self._check_initial(values)
+        return state
+
+    def _find_parameters(self, args: Any, kwargs: Any) -> None:
+        """The parameters of guide and model, with their constraints."""
+        self._constraints = {}
+        for path in guide_paths(self.guide, args, kwargs):
+            model = handlers.substitute(self.model, data=path.chosen)
+            sites = dict(path.sites) | collect_sites(model, *args, **kwargs)
+            for name, site in sites.items():
+                if site.kind == "param":
+                    self._constraints.setdefault(name, site.constraint or constraints.real)
+
+    def _initial(
+        self, rng_key: Any, init_params: Mapping[str, Any] | None, args: Any, kwargs: Any
+    ) -> tuple[dict[str, Array], SVIState]:
+        rng_key, guide_key, model_key = jax.random.split(rng_key, 3)
+        params = {}
+        for path in guide_paths(self.guide, args, kwargs):
+            fixed = {**(init_params or {}), **path.chosen}
+            guide_trace = record(seeded(self.guide, fixed, guide_key), args, kwargs)
+            replayed = handlers.replay(seeded(self.model, fixed, model_key), trace=guide_trace)
+            for name, msg in (record(replayed, args, kwargs) | guide_trace).items():
+                if msg["type"] == "param":
+                    params.setdefault(name, jnp.asarray(msg["value"], _float()))
+        values = {name: params[name] for name in self._constraints}
+        free = {name: biject_to(self._constraints[name]).inv(v) for name, v in values.items()}
+        # A weakly typed number would be a strong one after the first steps, and all compiled twice.
+        optim_state = jax.tree.map(
+            lambda x: jax.lax.convert_element_type(x, x.dtype), self.optim.init(free)
+        )
+        return values, SVIState((free, optim_state), None, rng_key)
+
+    def _check_nothing_is_local(self, args: Any, kwargs: Any) -> None:
+        """With batches, which elements of a plate are present is not known."""
+        seen: list[Message] = []
+
+        def run(key: Any) -> None:
+            for path in guide_paths(self.guide, args, kwargs):
+                for fn in (self.guide, self.model):
+                    branch = handlers.substitute(fn, data=path.chosen)
+                    seen.extend(record(handlers.seed(branch, key), args, kwargs).values())
+
+        jax.eval_shape(run, jax.random.key(0))
+        for msg in seen:
+            event_dim = msg["kwargs"].get("event_dim") if msg["type"] == "param" else None
+            for frame in msg["cond_indep_stack"] if event_dim is not None else ():
+                shape, axis = np.shape(msg["value"]), frame.dim - event_dim
+                if frame.size < frame.full_size and len(shape) >= -axis and shape[axis] > 1:
+                    raise ModelError(
+                        f"param '{msg['name']}': each element of the subsampled plate '{frame.name}' has its own, "
+                        "but batches do not say which elements they are. Make it a function of the data, or "
+                        f"subsample in the model: plate('{frame.name}', size, subsample_size) and data[indices]."
+                    )
+
+    def _check_given(self, init_params: Mapping[str, Any] | None) -> None:
+        for name, value in (init_params or {}).items():
+            if name not in self._constraints:
+                known = ", ".join(repr(n) for n in self._constraints) or "none"
+                raise ModelError(
+                    f"init_params names '{name}', which is no parameter of guide or model; the "
+                    f"parameters are: {known}."
+                )
+            value = as_numbers(name, value)
+            check_value(name, self._constraints[name], value, "its value in init_params")
+
+    def _check_initial(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            check_value(name, self._constraints[name], value, "its initial value")
+
+    def get_params(self, state: SVIState) -> dict[str, Array]:
+        """The constrained parameters of a state, by name."""
+        free, _ = state.optim_state
+        for name in free:
+            if name not in self._constraints:
+                raise RuntimeError(
+                    f"SVI: the constraint of parameter '{name}' is not known yet; call init or run first."
+                )
+        return constrain(self._constraints, free)
+
+    def _loss(self, free: Any, key: Any, args: Any, kwargs: Any) -> Array:
+        params = self.get_params(SVIState((free, None), None, None))
+        return self.loss.loss(key, params, self.model, self.guide, *args, **kwargs)
+
+    def evaluate(self, state: SVIState, *args: Any, **kwargs: Any) -> Array:
+        """The loss of a state, shape ()."""
+        _, key = jax.random.split(state.rng_key)
+        return self._loss(state.optim_state[0], key, args, kwargs | self.static_kwargs)
+
+    def update(self, state: SVIState, *args: Any, **kwargs: Any) -> tuple[SVIState, Array]:
+        """One step: the next state, and the loss before it. Wrap it in `jax.jit`."""
+        state, loss, _ = self._step(state, args, kwargs | self.static_kwargs)
+        return state, loss
+
+    def stable_update(self, state: SVIState, *args: Any, **kwargs: Any) -> tuple[SVIState, Array]:
+        """Like `update`, but where loss or gradient is not finite the parameters stay as they are."""
+        new, loss, gradient = self._step(state, args, kwargs | self.static_kwargs)
+        finite = all_finite((loss, gradient, new.optim_state[0]))
+        return where(finite, new, state._replace(rng_key=new.rng_key)), loss
+
+    def _step(self, state: SVIState, args: Any, kwargs: Any) -> tuple[SVIState, Array, Any]:
+        rng_key, key = jax.random.split(state.rng_key)
+        free, optim_state = state.optim_state
+        free, optim_state, loss, gradient, _ = gradient_step(
+            self.optim, lambda free: self._loss(free, key, args, kwargs), free, optim_state
+        )
+        return SVIState((free, optim_state), None, rng_key), loss, gradient
+
+    def run(
+        self,
+        rng_key: Any,
+        num_steps: int,
+        *args: Any,
+        progress_bar: bool = True,
+        stable_update: bool = False,
+        init_state: SVIState | SavedState | None = None,
+        init_params: Mapping[str, Any] | None = None,
+        num_restarts: int = 1,
+        select: str = "final",
+        keep_restarts: bool = False,
+        tolerance: float | None = None,
+        batches: Iterable[Any] | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        every: int = 1000,
+        **kwargs: Any,
+    ) -> SVIRunResult:
+        """Optimise until the loss has converged, or for a number of steps, in one compiled loop.
+
+        Ctrl-C ends the run after the steps under way and returns what there is; a second one raises
+        `KeyboardInterrupt`.
+
+        Parameters
+        ----------
+        rng_key : PRNG key
+            For initial values and stochastic losses.
+        num_steps : int
+            How many steps at most.
+        *args, **kwargs
+            Arguments of model and guide. Arrays may be NumPy's or JAX's.
+        progress_bar : bool
+            Whether to show one, with the loss, and with batches the rows per second.
+        stable_update : bool
+            Skip steps whose loss or gradient is not finite instead of stopping at the first.
+        init_state : SVIState, optional
+            Go on from here, a result's ``state``.
+        init_params : mapping, optional
+            Constrained initial values of some parameters.
+        num_restarts : int
+            Train that many initialisations at once and keep the best.
+        select : {"final", "initial"}
+            Which restart is the best: the one whose loss is lowest at the end (averaged over the last
+            twentieth of the steps), or at the beginning; then only that one is trained.
+        keep_restarts : bool
+            Whether to keep the parameters of all restarts, in ``result.restarts.params``.
+        tolerance : float, optional
+            In nats. The run has converged when the average loss of the last quarter of its steps differs by
+            less than this from that of the quarter before, for all restarts. A quarter has at
+            least 50 steps (5 of an optimiser that searches along lines). When nothing is said: 1e-4 for a
+            deterministic loss; a stochastic loss (a guide that draws, a subsampled plate, batches) runs all its
+            steps. If a number is given for one, two standard errors of the averages' difference are allowed too,
+            and a quarter has at least 250 steps. Zero: never stop before ``num_steps``.
+        batches : iterable, optional
+            Data that come in pieces, one for each step: `minibatches` of an array on disk, Arrow record
+            batches, a generator. A batch is an array or a tuple (more positional arguments after ``args``), or
+            a dictionary or table (keyword arguments by name). What can be iterated again starts anew at its
+            end. The model sees how many rows there are in all from you: ``plate("data", rows, subsample_size=len(x))``.
+        checkpoint : path, optional
+            A file to which the run is written every so many steps and at its end. If it exists, the run
+            goes on from there, to the same result, bit for bit, as if it had never ended. It must be the
+            same run: the same arguments, key and number of restarts.
+        every : int
+            Steps between two checkpoints.
+
+        Returns
+        -------
+        SVIRunResult
+
+        Raises
+        ------
+        ModelError
+            When model, guide, data or initial values make no sense, when the loss or a gradient
+            stops being finite (the message names the site, its value and the step), or when the checkpoint is
+            that of another run.
+        StorageError
+            When the checkpoint is damaged.
+
+        Warns
+        -----
+        UserWarning
+            With several restarts: when fewer than half of them reached the best optimum found, or when a
+            component of a mixture has no data there.
+        """
+        _check_run(num_steps, num_restarts, select, init_state, tolerance, every)
+        args, kwargs = as_jax_arrays((args, kwargs | self.static_kwargs))
+        rng_key = handlers.as_key(rng_key)
+        about, saved = {}, None
+        if checkpoint is not None:
+            about = {
+                "key": np.asarray(key_numbers(rng_key)).tolist(),
+                "restarts": num_restarts,
+                "selection": select,
+                "stable_update": stable_update,
+                "tolerance": tolerance,
+                "data": fingerprint((args, init_params), kwargs),
+            }
+            saved = read_run(checkpoint, about)
+        finished = saved is not None and saved.is_finished(num_steps)
+        skip = 0 if saved is None or finished else saved.history.steps
+        with _source(batches, skip) as (first_batch, source):
+            first = self._arguments(first_batch, args, kwargs)
+            self._find_parameters(*first)
+            if source is not None:
+                self._check_nothing_is_local(*first)
+            self._check_given(init_params)
+            begin = self._begin(rng_key, num_restarts, init_state, init_params, saved, *first)
+
+            def loss(free: Any, key: Any, batch: Any) -> Array:
+                return self._loss(free, key, *self._arguments(batch, args, kwargs))
+
+            objective = traced(loss, begin.states, first_batch)
+            initial = None if saved is None else saved.initial_losses
+            if saved is None and select == "initial" and num_restarts > 1:
+                initial = first_losses(objective, begin.states, first_batch)
+                chosen = pick(begin.states, first_finite(initial), as_batch=True)
+                begin = replace(begin, states=chosen, history=no_history(1, self._constraints))
+
+            def save(now: Trained) -> None:
+                if checkpoint is not None:
+                    write_run(checkpoint, about, now, initial)
+
+            now = begin
+            if not finished:
+                is_noisy = source is not None or not objective.is_deterministic
+                searches = searches_along_lines(begin.states.optim_state[1])
+                window, tolerance = criterion(tolerance, is_noisy, searches)
+                rules = Rules(num_steps, window, tolerance, is_noisy, stable_update, every)
+                program = training_program(
+                    loss,
+                    objective,
+                    self.optim,
+                    self._constraints,
+                    stable_update,
+                    begin.states,
+                    first_batch,
+                )
+                with progress("SVI", num_steps, progress_bar) as bar:
+                    now = train(program, begin, rules, source, bar, save)
+            batch = now.batch or first_batch
+        return self._result(
+            now, initial, keep_restarts, stable_update, *self._arguments(batch, args, kwargs)
+        )
+
+    @staticmethod
+    def _arguments(batch: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The model's arguments, with those of a batch."""
+        more, named = batch or ((), {})
+        return (*args, *more), {**kwargs, **named}
+
+    def _begin(
+        self,
+        rng_key: Any,
+        count: int,
+        init_state: Any,
+        init_params: Any,
+        saved: SavedRun | None,
+        args: Any,
+        kwargs: Any,
+    ) -> Trained:
+        """The states of all restarts, to begin with or to go on from."""
+
+        def make(key: Any) -> tuple[dict[str, Array], SVIState]:
+            keys = jax.random.split(key, count)
+            return jax.vmap(lambda key: self._initial(key, init_params, args, kwargs))(keys)
+
+        if saved is not None:
+            count = saved.restarts
+            states = saved.state.fill(jax.eval_shape(make, rng_key)[1])
+            params = jax.vmap(self.get_params)(states)
+            return Trained(states, params, saved.history, saved.stopped)
+        if init_state is None:
+            values, states = remembered_jit(make, rng_key, quick=True)(rng_key)
+            self._check_initial(values)
+            return Trained(states, {}, no_history(count, self._constraints), "")
+        if isinstance(init_state, SavedState):
+            shapes = jax.eval_shape(make, rng_key)[1]
+            one = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), shapes)
+            init_state = init_state.fill(one)
+        states = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], init_state)
+        return Trained(states, {}, no_history(1, self._constraints), "")
+
+    def _result(
+        self,
+        now: Trained,
+        initial_losses: np.ndarray | None,
+        keep: bool,
+        stable: bool,
+        args: Any,
+        kwargs: Any,
+    ) -> SVIRunResult:
+        history = now.history
+        ends = ranked(history.losses, now.params if keep else None)
+        best = ends.best
+        state = pick(now.states, best)
+        losses = history.losses[best]
+        finite = np.isfinite(losses)
+        if not finite.any() or not (stable or finite.all()):
+            _, key = jax.random.split(state.rng_key)
+            step = int(np.argmin(finite))
+            raise not_finite(
+                self.model, self.guide, self.get_params(state), key, step, args, kwargs
+            )
+        params = {name: jnp.asarray(np.asarray(v)[best]) for name, v in now.params.items()}
+        sites = self._check_result(params, args, kwargs)
+        if any(any(site.cut) for site in sites.values()):
+            self._check_cuts(params, state.rng_key, args, kwargs)
+        restarts, use = None, {}
+        if len(history.losses) > 1:
+            restarts = ends
+            use = component_use(self.model, self.guide, params, state.rng_key, args, kwargs)
+            warn_if_stuck(restarts)
+            warn_if_empty(use)
+        norms = {name: norm[best] for name, norm in history.gradient_norms.items()}
+        evaluations = int(history.evaluations[best])
+        return SVIRunResult(
+            params, state, losses, norms, now.stopped, evaluations, restarts, initial_losses, use
+        )
+
+    def _check_result(self, params: Mapping[str, Any], args: Any, kwargs: Any) -> dict[str, Site]:
+        """Are the distributions still distributions? (Say, probabilities that sum to one.)"""
+        sites: dict[str, Site] = {}
+        where = "guide"
+        try:
+            for path in guide_paths(handlers.substitute(self.guide, data=params), args, kwargs):
+                where = "model"
+                model = handlers.substitute(self.model, data={**params, **path.chosen})
+                sites |= dict(path.sites) | collect_sites(model, *args, **kwargs)
+                where = "guide"
+        except ModelError as error:
+            raise ModelError(
+                f"after optimisation the {where} is not valid: {error} Declare the parameter with "
+                "the constraint that its use needs, for example constraint=constraints.simplex "
+                "for probabilities; the losses of this run mean nothing."
+            ) from error
+        return sites
+
+    def _check_cuts(self, params: Mapping[str, Any], key: Any, args: Any, kwargs: Any) -> None:
+        """At what the guide says now."""
+        model, guide = (seeded(fn, params, key) for fn in (self.model, self.guide))
+        trace = record(guide, args, kwargs)
+        drawn = [m for m in trace.values() if m["type"] == "sample" and not m["is_observed"]]
+        check_cuts(model, {m["name"]: jnp.asarray(m["value"])[None] for m in drawn}, args, kwargs)
+
+
+@contextmanager
+def _source(batches: Iterable[Any] | None, skip: int) -> Iterator[tuple[Any, Iterator[Any] | None]]:
+    """The first batch (none: an empty tuple), and an iterator of all that are still to come."""
+    if batches is None:
+        yield (), None
+        return
+    with prefetched(batches, skip=skip) as reader:
+        first = next(reader, None)
+        if first is None:
+            raise ValueError(
+                f"SVI.run: batches has none left after the {skip} that the checkpoint has seen; give the same "
+                "ones again, from the first."
+            )
+
+        def from_first() -> Iterator[Any]:
+            yield first
+            yield from reader
+
+        yield first, from_first()
+
+
+def _check_run(
+    num_steps: Any, num_restarts: Any, select: str, init_state: Any, tolerance: Any, every: Any
+) -> None:
+    for name, value in (("num_steps", num_steps), ("num_restarts", num_restarts), ("every", every)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"SVI.run: {name} must be an integer >= 1, not {value!r}.")
+    if select not in SELECTIONS:
+        raise ValueError(f"SVI.run: select must be one of {SELECTIONS}, not {select!r}.")
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"SVI.run: tolerance must be a number of nats >= 0, not {tolerance!r}.")
+    if init_state is not None and num_restarts > 1:
+        raise ValueError("SVI.run: init_state goes on from one state; leave num_restarts out.")
+
+
+def _float() -> Any:
+    return jnp.result_type(float)
