@@ -55,7 +55,7 @@ def main():
 
     guide = AutoDelta(model, init_loc_fn=init_to_sample)
     svi = SVI(model, guide, mx.optim.Adam(0.1), TraceEnum_ELBO())
-    result = svi.run(jax.random.key(0), 200, counts, num_restarts=10)
+    result = svi.run(jax.random.key(0), 400, counts, num_restarts=10)
     estimates = guide.median(result.params)
     print(result.restarts)
 

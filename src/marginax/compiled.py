@@ -39,6 +39,8 @@ class Hoisted:
 
     jaxpr: jex_core.Jaxpr
     """It, with what it closes over as ``constvars``."""
+    consts: list[Any]
+    """What it closes over."""
     call: Callable[..., Any]
     """The compiled function, for arguments of the same shapes; differentiable."""
 
@@ -55,7 +57,12 @@ def hoisted(fn: Callable[..., Any], *example: Any) -> Hoisted:
     """
     closed, structure = _trace(fn, example)
     run = _runner(closed.jaxpr, structure)
-    return Hoisted(closed.jaxpr, lambda *args: run(list(closed.consts), jax.tree.leaves(args)))
+    return _hoisted(closed, run)
+
+
+def _hoisted(closed: jex_core.ClosedJaxpr, run: Callable[..., Any]) -> Hoisted:
+    consts = list(closed.consts)
+    return Hoisted(closed.jaxpr, consts, lambda *args: run(consts, jax.tree.leaves(args)))
 
 
 def hoisted_jit(fn: Callable[..., Any], *example: Any) -> Callable[..., Any]:
@@ -63,14 +70,12 @@ def hoisted_jit(fn: Callable[..., Any], *example: Any) -> Callable[..., Any]:
     return hoisted(fn, *example).call
 
 
-def remembered_jit(
-    fn: Callable[..., Any], *example: Any, quick: bool = False
-) -> Callable[..., Any]:
-    """Like `hoisted_jit`, but a program that was compiled before is used again.
+def remembered(fn: Callable[..., Any], *example: Any, quick: bool = False) -> Hoisted:
+    """Like `hoisted`, but a program that was compiled before is used again.
 
     Not for functions that are differentiated afterwards: of a custom derivative a jaxpr shows the
     name alone. Derivatives taken inside ``fn`` are part of its jaxpr. A ``quick`` program is compiled
-    without optimisation, for it will run once.
+    without optimisation, for it will run once; not while something else is being traced.
     """
     closed, structure = _trace(fn, example)
     text = str(closed.jaxpr)
@@ -84,7 +89,14 @@ def remembered_jit(
             _remembered.move_to_end(key)
             if len(_remembered) > MOST_REMEMBERED:
                 _remembered.popitem(last=False)
-    return lambda *args: run(list(closed.consts), jax.tree.leaves(args))
+    return _hoisted(closed, run)
+
+
+def remembered_jit(
+    fn: Callable[..., Any], *example: Any, quick: bool = False
+) -> Callable[..., Any]:
+    """Of `remembered`, the function alone."""
+    return remembered(fn, *example, quick=quick).call
 
 
 def _trace(fn: Callable[..., Any], example: Any) -> tuple[jex_core.ClosedJaxpr, Any]:

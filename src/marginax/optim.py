@@ -103,8 +103,9 @@ def as_optimiser(optim: Any) -> optax.GradientTransformationExtraArgs:
         if optim != "lbfgs":
             raise ValueError(f"the optimiser {optim!r} is not known by name; there is 'lbfgs'.")
         optim = optax.lbfgs()
-    if not (hasattr(optim, "init") and hasattr(optim, "update")):
+    if not isinstance(optim, optax.GradientTransformation):
         raise TypeError(
-            f"the optimiser must be an optax object such as optax.adam(0.1), or 'lbfgs', not {optim!r}."
+            "the optimiser must be an optax object such as optax.adam(0.1), or 'lbfgs' (NumPyro's names are in "
+            f"marginax.optim), not {optim!r}."
         )
     return optax.with_extra_args_support(optim)

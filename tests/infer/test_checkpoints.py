@@ -41,6 +41,14 @@ def mixture(x: Any) -> None:
         mx.sample("x", dist.Normal(locs[z], 1.0), obs=x)
 
 
+def narrow(x: Any) -> None:
+    """The same sites, another density."""
+    locs = mx.sample("locs", dist.Normal(0.0, 10.0).expand([2]).to_event(1))
+    with mx.plate("data", len(x)):
+        z = mx.sample("z", dist.Bernoulli(0.4))
+        mx.sample("x", dist.Normal(locs[z], 0.9), obs=x)
+
+
 def make_svi(optim: Any = None) -> SVI:
     guide = AutoNormal(mixture, init_loc_fn=init_to_uniform)
     return SVI(mixture, guide, optim or optax.adam(0.05), TraceEnum_ELBO())
@@ -60,6 +68,7 @@ def assert_identical(a: SVIRunResult, b: SVIRunResult) -> None:
     ours, theirs = (
         r.state.leaves if hasattr(r.state, "leaves") else storage.flatten(r.state) for r in (a, b)
     )
+    assert ours.keys() == theirs.keys()
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
     assert (a.stopped, a.evaluations) == (b.stopped, b.evaluations)
@@ -95,7 +104,7 @@ def test_a_killed_run_goes_on_to_the_result_of_the_whole_one(
 ):
     path = tmp_path / "run.ckpt"
     killed_at_write(number, monkeypatch, path)
-    assert path.exists() == (number > 0)
+    assert path.exists() == (number > 0)  # the first time before the first step
     assert_identical(fit(100, path), whole)
 
 
@@ -194,12 +203,66 @@ def test_a_checkpoint_of_another_run_is_refused(options: Any, what: str, tmp_pat
         fit(20, path, **options)
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path):
+def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path):
     path = tmp_path / "run.ckpt"
     fit(20, path)
-    svi = make_svi(optax.sgd(0.1))
+    guide = make_svi().guide
+    others = {
+        "step size": SVI(mixture, guide, optax.adam(0.06), TraceEnum_ELBO()),
+        "particles": SVI(mixture, guide, optax.adam(0.05), TraceEnum_ELBO(num_particles=2)),
+        "model": SVI(narrow, guide, optax.adam(0.05), TraceEnum_ELBO()),
+    }
+    for svi in others.values():
+        with pytest.raises(mx.ModelError, match="another run: its program was"):
+            svi.run(KEY, 40, DATA, checkpoint=path, progress_bar=False)
     with pytest.raises(storage.StorageError, match="optimiser"):
-        svi.run(KEY, 40, DATA, checkpoint=path, progress_bar=False)
+        make_svi(optax.sgd(0.1)).run(KEY, 40, DATA, checkpoint=path, progress_bar=False)
+
+
+def test_a_checkpoint_of_other_batches_or_another_beginning_is_refused(tmp_path: Path):
+    svi = SVI(
+        mixture, AutoDelta(mixture, init_loc_fn=init_to_uniform), optax.sgd(0.01), TraceEnum_ELBO()
+    )
+    options: dict[str, Any] = {"checkpoint": tmp_path / "run.ckpt", "progress_bar": False}
+    svi.run(KEY, 4, batches=minibatches(DATA, 6), **options)
+    with pytest.raises(mx.ModelError, match="its batches was"):
+        svi.run(KEY, 8, batches=minibatches(DATA, 6, seed=1), **options)
+    start = {"locs_auto_loc": np.zeros(2)}
+    with pytest.raises(mx.ModelError, match="its beginning was"):
+        svi.run(KEY, 8, batches=minibatches(DATA, 6), init_params=start, **options)
+
+
+def test_fewer_steps_than_were_taken_are_refused(tmp_path: Path):
+    fit(20, tmp_path / "run.ckpt")
+    with pytest.raises(ValueError, match="has 20 steps already"):
+        fit(10, tmp_path / "run.ckpt")
+
+
+def test_arguments_that_cannot_be_told_from_others_are_refused(tmp_path: Path):
+    def model(x: Any, settings: Any) -> None:
+        mixture(x)
+
+    svi = SVI(
+        model, AutoDelta(model, init_loc_fn=init_to_uniform), optax.sgd(0.01), TraceEnum_ELBO()
+    )
+    with pytest.raises(TypeError, match="checkpoint.*is a object"):
+        svi.run(KEY, 4, DATA, object(), checkpoint=tmp_path / "run.ckpt", progress_bar=False)
+
+
+def test_a_folder_that_is_not_there_shows_before_the_first_step(tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        fit(10**9, tmp_path / "nowhere" / "run.ckpt")
+
+
+def test_constrained_parameters_of_a_finished_run_are_read_as_they_were(tmp_path: Path):
+    def model() -> None:
+        corr = mx.param("corr", jnp.eye(4), constraint=dist.constraints.corr_cholesky)
+        mx.factor("f", -jnp.sum((corr - 0.3) ** 2))
+
+    svi = SVI(model, lambda: None, optax.adam(0.1), TraceEnum_ELBO())
+    options: dict[str, Any] = {"checkpoint": tmp_path / "run.ckpt", "progress_bar": False}
+    first = svi.run(KEY, 30, **options)
+    np.testing.assert_array_equal(svi.run(KEY, 30, **options).params["corr"], first.params["corr"])
 
 
 def test_a_damaged_checkpoint_and_a_file_of_another_kind_are_errors(tmp_path: Path):
@@ -239,7 +302,8 @@ def run_and_kill(folder: Path, kills: int) -> Any:
             time.sleep(rng.uniform(0.0, 0.05))
             process.send_signal(signal.SIGKILL)
             killed += 1
-        assert process.wait(timeout=120) in (0, -signal.SIGKILL)
+            assert process.wait(timeout=120) == -signal.SIGKILL  # it had not ended by itself
+        assert process.wait(timeout=300) in (0, -signal.SIGKILL)
     return np.load(out)
 
 

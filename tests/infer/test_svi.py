@@ -353,6 +353,25 @@ def test_the_best_restart_is_really_the_best(select: str):
     assert len({round(float(r.losses[-1])) for r in alone}) == 2  # both valleys were found
 
 
+def test_a_restart_that_fails_late_does_not_spoil_the_others():
+    """Those that begin on the left fall by one at each step, and over the edge at the last but one."""
+
+    def model() -> None:
+        x = mx.param("x", lambda key: jax.random.uniform(key, minval=-1.0, maxval=1.0))
+        start = jnp.where(x > 0, 100.0, x)
+        mx.factor("f", jnp.where(x > 0, -start + 0.0 * x, jnp.where(x > -98.5, -x - 100, jnp.nan)))
+
+    result = fit(svi_of(model, nothing, optax.sgd(1.0)), 100, num_restarts=8, tolerance=0)
+    assert np.isfinite(result.losses).all()
+    assert result.params["x"] > 0
+
+
+def test_an_initial_state_may_be_made_inside_of_a_compiled_function(coin_svi: SVI):
+    inside = jax.jit(lambda x: coin_svi.init(KEY, x))(jnp.asarray(COINS))
+    outside = coin_svi.init(KEY, COINS)
+    assert_same(inside.optim_state[0]["p_auto_loc"], outside.optim_state[0]["p_auto_loc"])
+
+
 def test_a_restart_that_fails_does_not_spoil_the_others():
     def model() -> None:
         x = mx.param("x", lambda key: jax.random.uniform(key, minval=-1.0, maxval=1.0))

@@ -110,7 +110,13 @@ def test_a_smaller_last_batch_and_plain_values_are_fine():
 
 def test_restarts_share_the_batches():
     result = fit(8, batches=PIECES, num_restarts=2, keep_restarts=True)
-    np.testing.assert_allclose(result.restarts.losses[0], by_hand(PIECES)[0], rtol=1e-5)
+    for losses in result.restarts.losses:
+        np.testing.assert_allclose(losses, by_hand(PIECES)[0], rtol=1e-5)
+
+
+def test_what_is_no_array_and_no_plain_value_is_refused():
+    with pytest.raises(TypeError, match="of a batch is a set"):
+        fit(3, batches=[(X[:50], {1, 2})])
 
 
 def test_the_bar_shows_the_throughput(capfd: pytest.CaptureFixture[str]):
@@ -162,6 +168,14 @@ def test_a_bad_row_in_a_later_batch_is_found_with_its_value():
 # -- Ctrl-C
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """In the background, where tests may run, a process begins with its ears closed."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupting(after: int) -> Iterator[Any]:
     """Batches, with a Ctrl-C while one of them is read."""
     for i in range(1000):
@@ -170,6 +184,7 @@ def interrupting(after: int) -> Iterator[Any]:
         yield PIECES[i % 8]
 
 
+@pytest.mark.usefixtures("listening")
 def test_an_interrupted_run_returns_what_there_is():
     result = fit(1000, batches=interrupting(10))
     assert result.stopped == "interrupted"
@@ -180,6 +195,7 @@ def test_an_interrupted_run_returns_what_there_is():
     assert np.isfinite(rest.losses).all()
 
 
+@pytest.mark.usefixtures("listening")
 def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path: Path):
     path = tmp_path / "run.ckpt"
     assert fit(40, batches=interrupting(10), checkpoint=path).stopped == "interrupted"
@@ -188,6 +204,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path: Path):
     )
 
 
+@pytest.mark.usefixtures("listening")
 def test_a_second_interruption_is_an_exception_and_the_old_handler_comes_back():
     before = signal.getsignal(signal.SIGINT)
     with interruptible() as interrupted:
@@ -197,6 +214,14 @@ def test_a_second_interruption_is_an_exception_and_the_old_handler_comes_back():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_process_that_ignores_interruptions_goes_on_ignoring_them():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interruptible() as interrupted:
+        signal.raise_signal(signal.SIGINT)
+        assert not interrupted()
+    signal.signal(signal.SIGINT, before)
 
 
 def test_in_other_threads_nothing_is_interrupted():

@@ -3,8 +3,8 @@
 Traced in a plate, ``tril[z]`` applied to a point is one small product (or one small triangular system)
 for each element. While one value of ``z`` is enumerated, though, the matrix is the same in all of them.
 Then the plate's axis is no batch of that side: it belongs to the free axes of the other one, and the
-elements together are one large product. A matrix that solves many systems is inverted once; its inverse
-is as accurate as substitution where the matrix is triangular (Higham, 2002, *Accuracy and Stability of
+elements together are one large product. A matrix that solves many systems is inverted once; where it is triangular,
+the error of the solutions has a bound like that of substitution (Higham, 2002, *Accuracy and Stability of
 Numerical Algorithms*, chapter 14).
 
 Otherwise the matrix would have to be copied for every element, which for a mixture of Gaussians with
@@ -75,7 +75,8 @@ def with_shared(
         return jnp.einsum(
             *operands,
             labels[2],
-            precision=params.get("precision"),
+            # A system is solved in full precision, also where products by default are not.
+            precision=lax.Precision.HIGHEST if solves else params.get("precision"),
             preferred_element_type=params.get("preferred_element_type"),
         )
 

@@ -16,10 +16,11 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     Yields
     ------
     callable
-        Whether there was one. In a thread other than the main one, where Python delivers no signals,
-        always False.
+        Whether there was one. In a thread other than the main one, where Python delivers no signals, and in a
+        process that ignores them (one in the background), always False.
     """
-    if threading.current_thread() is not threading.main_thread():
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield lambda: False
         return
     asked = threading.Event()

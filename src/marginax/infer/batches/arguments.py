@@ -100,8 +100,18 @@ def _column(table: Any, name: str) -> np.ndarray:
 
 
 def _checked(what: str, value: Any) -> Any:
-    if isinstance(value, np.ndarray) and value.dtype.kind in NO_NUMBERS:
+    """An array of numbers, or a plain value that every program made for such batches may take for granted."""
+    if value is None or isinstance(value, bool | int | str | jax.Array):
+        return value
+    if isinstance(value, Mapping):
+        return {name: _checked(f"{what}[{name!r}]", inner) for name, inner in value.items()}
+    if not isinstance(value, list | tuple | float | np.ndarray | np.generic):
         raise TypeError(
-            f"{what} of a batch holds no numbers but {value.dtype}; leave it out, or make it numbers first."
+            f"{what} of a batch is a {type(value).__name__}; it must be an array, a number, a string or None."
         )
-    return value
+    array = np.asarray(value)
+    if array.dtype.kind in NO_NUMBERS:
+        raise TypeError(
+            f"{what} of a batch holds no numbers but {array.dtype}; leave it out, or make it numbers first."
+        )
+    return array

@@ -105,6 +105,18 @@ class Minibatches:
     def __iter__(self) -> Iterator[Any]:
         return self.epoch(next(self._epochs))
 
+    def description(self) -> dict[str, Any]:
+        """What tells these batches from others, but for the numbers in the data."""
+        types = [str(getattr(leaf, "dtype", type(leaf))) for leaf in jax.tree.leaves(self.data)]
+        return {
+            "rows": self.num_rows,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "drop_last": self.drop_last,
+            "types": types,
+        }
+
     def epoch(self, number: int, first: int = 0) -> Iterator[Any]:
         """The batches of one epoch.
 

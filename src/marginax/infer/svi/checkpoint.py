@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import marginax.storage as storage
+from marginax.compiled import Hoisted
 from marginax.infer.svi.training import History, Trained
 from marginax.language.errors import ModelError
 
@@ -57,18 +59,41 @@ def key_numbers(key: Any) -> Any:
     return jax.random.key_data(key) if is_typed else key
 
 
-def fingerprint(args: Any, kwargs: Any) -> str:
-    """A digest of a model's arguments: the numbers of its arrays, and its plain values."""
+def fingerprint(*values: Any) -> str:
+    """A digest of arrays, plain values, and functions (of which the name counts).
+
+    Raises
+    ------
+    TypeError
+        For a value of which it cannot be told whether it is the same as another.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree_util.tree_leaves_with_path((args, kwargs)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(values):
         digest.update(jax.tree_util.keystr(path).encode())
-        if isinstance(leaf, jax.Array | np.ndarray):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if isinstance(leaf, str | int | float | complex | bool | bytes):
+            digest.update(f"{type(leaf).__name__} {leaf!r}".encode())
+        elif (
+            isinstance(leaf, jax.Array | np.ndarray | np.generic)
+            and np.asarray(leaf).dtype != object
+        ):
             array = np.ascontiguousarray(leaf)
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(array.view(np.uint8).data if array.size else b"")
-        elif isinstance(leaf, str | int | float | bool):
-            digest.update(repr(leaf).encode())
+            digest.update(f"{array.dtype}{np.shape(leaf)}".encode())
+            digest.update(array.tobytes())
+        elif callable(leaf) and hasattr(leaf, "__qualname__"):
+            digest.update(f"{leaf.__module__}.{leaf.__qualname__}".encode())
+        else:
+            raise TypeError(
+                f"SVI.run: with a checkpoint the arguments must be arrays, plain values or functions, so that it "
+                f"can be told whether they are the same again; {jax.tree_util.keystr(path)} is a {type(leaf).__name__}."
+            )
     return digest.hexdigest()
+
+
+def program_fingerprint(program: Hoisted) -> str:
+    """A digest of a traced program, but for the addresses that it prints."""
+    return fingerprint(re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr)), program.consts)
 
 
 def write_run(
@@ -87,7 +112,7 @@ def write_run(
     initial_losses : array, optional
         The losses by which the restart was selected at the beginning.
     """
-    arrays = prefixed("state:", storage.flatten(now.states))
+    arrays = prefixed("state:", storage.flatten(now.states)) | prefixed("params:", now.params)
     arrays |= prefixed("norms:", now.history.gradient_norms)
     arrays |= {"losses": now.history.losses, "evaluations": now.history.evaluations}
     if initial_losses is not None:
@@ -99,7 +124,10 @@ def write_run(
 class SavedRun:
     """What `write_run` has written."""
 
+    path: Path
+    about: Mapping[str, Any]
     state: SavedState
+    params: Arrays
     history: History
     stopped: str
     initial_losses: np.ndarray | None
@@ -111,19 +139,30 @@ class SavedRun:
 
     def is_finished(self, num_steps: int) -> bool:
         """Whether nothing is left to do of a run of so many steps."""
-        ended = self.stopped in ("converged", "no more batches")
-        return ended or self.history.steps >= num_steps
+        if self.history.steps > num_steps:
+            raise ValueError(
+                f"SVI.run: the checkpoint {os.fspath(self.path)} has {self.history.steps} steps already, more than "
+                f"num_steps={num_steps}. Ask for as many or more, or name another file."
+            )
+        return self.stopped in ("converged", "no more batches") or self.history.steps == num_steps
+
+    def check(self, about: Mapping[str, Any]) -> None:
+        """Refuse a run of which something differs."""
+        for what, value in about.items():
+            if self.about.get(what) != value:
+                raise ModelError(
+                    f"SVI.run: the checkpoint {os.fspath(self.path)} is from another run: its {what} was "
+                    f"{self.about.get(what)}, now it is {value}. Remove the file to begin anew, or name another."
+                )
 
 
-def read_run(path: Path, about: Mapping[str, Any]) -> SavedRun | None:
+def read_run(path: Path) -> SavedRun | None:
     """Read where a run stands; None if it has not begun.
 
     Raises
     ------
     StorageError
         When the file is damaged, or no checkpoint.
-    ModelError
-        When it is the checkpoint of another run.
     """
     if not os.path.exists(path):
         return None
@@ -132,12 +171,16 @@ def read_run(path: Path, about: Mapping[str, Any]) -> SavedRun | None:
         raise storage.StorageError(
             f"{os.fspath(path)}: it is a {found.get('kind')}, not an {KIND}."
         )
-    for what, value in about.items():
-        if found["run"].get(what) != value:
-            raise ModelError(
-                f"SVI.run: the checkpoint {os.fspath(path)} is from another run: its {what} was "
-                f"{found['run'].get(what)}, now it is {value}. Remove the file to begin anew, or name another."
-            )
-    history = History(arrays["losses"], group("norms:", arrays), arrays["evaluations"])
-    state = SavedState(group("state:", arrays))
-    return SavedRun(state, history, found["stopped"], arrays.get("initial losses"))
+    try:
+        history = History(arrays["losses"], group("norms:", arrays), arrays["evaluations"])
+        return SavedRun(
+            path,
+            found["run"],
+            SavedState(group("state:", arrays)),
+            group("params:", arrays),
+            history,
+            found["stopped"],
+            arrays.get("initial losses"),
+        )
+    except KeyError as error:
+        raise storage.StorageError(f"{os.fspath(path)}: it lacks its {error}.") from error

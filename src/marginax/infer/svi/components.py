@@ -36,6 +36,8 @@ def component_use(
 ) -> dict[str, np.ndarray]:
     """Expected numbers of elements in each value, of all categorical variables in plates or scans.
 
+    Of variables that the guide leaves out, given what it draws (once, on its first branch).
+
     Parameters
     ----------
     model, guide : callable
@@ -57,7 +59,7 @@ def component_use(
     def counts(params: dict[str, Any], key: Any) -> list[Any]:
         path = next(guide_paths(handlers.substitute(guide, data=params), args, kwargs))
         branch = handlers.substitute(guide, data=path.chosen)
-        given, sites = given_guide(model, branch, params, key, args, kwargs)
+        given, sites = given_guide(model, branch, params, key, args, kwargs, sum_out=False)
         frames = [frame for site in sites.values() for frame in site.plates]
         if any(frame.size != frame.full_size for frame in frames):
             return []
@@ -93,5 +95,5 @@ def warn_if_empty(use: Mapping[str, np.ndarray]) -> None:
                 f"optimum found (number {which}; expected elements {counts[empty[0]]:.2g} of "
                 f"{counts.sum():.6g}). Take fewer components, more restarts, or better starts "
                 "(init_to_kmeans_plusplus).",
-                stacklevel=3,
+                stacklevel=4,
             )

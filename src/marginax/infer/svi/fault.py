@@ -15,13 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from marginax.elimination.plan import IntractableError
 from marginax.graph.factors import Place
 from marginax.graph.log_prob import log_prob
+from marginax.graph.sites import Site
 from marginax.infer.elbo.guide_paths import guide_paths
 from marginax.infer.svi.given import given_guide, record, seeded
 from marginax.language import handlers
 from marginax.language.errors import ModelError
-from marginax.prepared import prepare_model
+from marginax.prepared import Prepared, prepare_model
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def not_finite(
         return ModelError(f"the loss is not finite at step {step}: {error} {there}")
     for suspect, found in zip(suspects, seen, strict=True):
         density, value = map(np.asarray, found)
-        bad = np.isnan(density) | np.isneginf(density)
+        bad = ~np.isfinite(density)
         if not bad.any():
             continue
         index = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -113,9 +115,14 @@ def _of_guide(
 def _of_model(
     model: Any, guide: Any, params: Any, key: Any, args: Any, kwargs: Any, suspects: list[_Suspect]
 ) -> list[tuple[Any, Any]]:
-    model, sites = given_guide(model, guide, params, key, args, kwargs)
+    try:
+        model, sites, prepared = _prepared(model, guide, params, key, args, kwargs, True)
+    except (
+        IntractableError,
+        ModelError,
+    ):  # perhaps the loss does not sum them out either, but draws them
+        model, sites, prepared = _prepared(model, guide, params, key, args, kwargs, False)
     values = record(handlers.seed(model, jax.random.split(key)[1]), args, kwargs)
-    prepared = prepare_model(model, sites, {}, args, kwargs)
     found = []
     for factor in prepared.evaluate().factors:
         place = prepared.graph.places[factor.name]
@@ -124,6 +131,13 @@ def _of_model(
         best = jnp.max(factor.array, axis=variables) if variables else factor.array
         found.append((best, values[place.density]["value"]))
     return found
+
+
+def _prepared(
+    model: Any, guide: Any, params: Any, key: Any, args: Any, kwargs: Any, sum_out: bool
+) -> tuple[Any, dict[str, Site], Prepared]:
+    given, sites = given_guide(model, guide, params, key, args, kwargs, sum_out)
+    return given, sites, prepare_model(given, sites, {}, args, kwargs)
 
 
 def _value_at(value: np.ndarray, index: tuple[int, ...], suspect: _Suspect) -> str:

@@ -31,10 +31,22 @@ def given_guide(
     key: Any,
     args: Any,
     kwargs: Any,
+    sum_out: bool = True,
 ) -> tuple[Callable[..., Any], dict[str, Site]]:
-    """The model with the values that the guide draws, but for those that can be summed out.
+    """The model with the values that the guide draws.
 
-    Of a guide with branches (`guide_paths`), give one of them.
+    Parameters
+    ----------
+    model, guide : callable
+        Of a guide with branches (`guide_paths`), give one of them.
+    params : mapping
+        Of both.
+    key : PRNG key
+        For what they draw.
+    args, kwargs
+        Arguments of both.
+    sum_out : bool
+        Leave the guide's discrete sites open, so that they are summed out, where they can be.
 
     Returns
     -------
@@ -49,7 +61,11 @@ def given_guide(
         name: msg["value"]
         for name, msg in stated.items()
         if msg["type"] == "plate"
-        or (msg["type"] == "sample" and name in sites and sites[name].support is None)
+        or (
+            msg["type"] == "sample"
+            and name in sites
+            and not (sum_out and sites[name].support is not None)
+        )
     }
     model = handlers.substitute(model, data=values)
     return model, collect_sites(model, *args, **kwargs)

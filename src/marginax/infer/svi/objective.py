@@ -69,14 +69,27 @@ def searches_along_lines(optim_state: Any) -> bool:
     return any(isinstance(node, kinds) for node in nodes)
 
 
-def check_line_search(optim_state: Any, objective: Objective) -> None:
-    """Refuse to search along lines of an objective that is noise in part."""
-    if searches_along_lines(optim_state) and not objective.is_deterministic:
-        raise ModelError(
-            "SVI: this optimiser searches along lines, for which the objective must be the same at every "
-            "evaluation, but the guide (or a subsampled plate) draws at random. Take AutoDelta and the whole "
-            "data, or an optimiser that bears noise, such as optax.adam(0.01)."
-        )
+def check_line_search(optim_state: Any, objective: Objective, in_batches: bool) -> None:
+    """Refuse to search along lines of an objective that changes from one evaluation to the next."""
+    if not searches_along_lines(optim_state) or (objective.is_deterministic and not in_batches):
+        return
+    why = (
+        "the data come in batches"
+        if in_batches
+        else "the guide or a subsampled plate draws at random"
+    )
+    raise ModelError(
+        "SVI: this optimiser searches along lines, for which the objective must be the same at every evaluation, "
+        f"but {why}. Take AutoDelta and the whole data, or an optimiser that bears noise, such as optax.adam(0.01)."
+    )
+
+
+def forget_the_last_search(optim_state: Any) -> Any:
+    """The state without the loss and gradient that it may hold: the data may be others now."""
+    if not searches_along_lines(optim_state) or optax.tree.get(optim_state, "value") is None:
+        return optim_state
+    value = optax.tree.get(optim_state, "value")
+    return optax.tree.set(optim_state, value=jnp.full_like(value, jnp.inf))
 
 
 def gradient_step(
@@ -84,8 +97,21 @@ def gradient_step(
     loss: Callable[[Free], Array],
     free: Free,
     optim_state: Any,
+    same_data: bool = False,
 ) -> tuple[Free, Any, Array, Free, Array]:
     """One step of an optimiser.
+
+    Parameters
+    ----------
+    optim : optax.GradientTransformationExtraArgs
+        The optimiser.
+    loss : callable
+        Of unconstrained parameters.
+    free, optim_state
+        Before the step.
+    same_data : bool
+        Whether the step before was one of the same loss, so that what its search found at its end, which is
+        where this step begins, need not be evaluated again.
 
     Returns
     -------
@@ -96,16 +122,16 @@ def gradient_step(
     evaluations : int array, shape ()
         How many times the loss and its gradient were evaluated.
     """
-    value_and_grad, evaluations = jax.value_and_grad(loss), jnp.asarray(1)
+    evaluations = jnp.asarray(1)
     searches = searches_along_lines(optim_state)
-    if searches and optax.tree.get(optim_state, "grad") is not None:
-        # What the last search found at its end is where this step begins.
+    if searches and same_data and optax.tree.get(optim_state, "grad") is not None:
         value, gradient = optax.value_and_grad_from_state(loss)(free, state=optim_state)
+        evaluations = jnp.where(jnp.isfinite(optax.tree.get(optim_state, "value")), 0, 1)
     else:
-        value, gradient = value_and_grad(free)
+        value, gradient = jax.value_and_grad(loss)(free)
     updates, new_state = optim.update(
         gradient, optim_state, free, value=value, grad=gradient, value_fn=loss
     )
     if searches and (info := optax.tree.get(new_state, "info")) is not None:
-        evaluations = jnp.asarray(getattr(info, "num_linesearch_steps", 1), int)
+        evaluations = evaluations + info.num_linesearch_steps
     return optax.apply_updates(free, updates), new_state, value, gradient, evaluations  # pyright: ignore

@@ -6,6 +6,7 @@ them comes. What is no array in a batch is a constant of its program.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -14,16 +15,20 @@ import numpy as np
 import optax
 from jax import Array
 
-from marginax.compiled import remembered_jit
+from marginax.compiled import remembered, remembered_jit
+from marginax.infer.svi.checkpoint import program_fingerprint
 from marginax.infer.svi.objective import Objective, check_line_search, make_objective
-from marginax.infer.svi.training import Stretch, SVIState, make_stretch
+from marginax.infer.svi.training import CAPACITY, Stretch, SVIState, make_stretch
+
+MOST_SHAPES = 16
+"""Programs that are kept, each for batches of one shape."""
 
 Loss = Callable[[dict[str, Array], Any, Any], Array]
 """From unconstrained parameters, a random key and a batch to the loss."""
 
 
 def traced(loss: Loss, states: SVIState, batch: Any) -> Objective:
-    """The objective of one restart, for batches like this one."""
+    """The objective of one restart, for batches like this one (an empty tuple where there are none)."""
     arrays, rebuild, _ = _split(batch)
     one = jax.eval_shape(lambda states: jax.tree.map(lambda leaf: leaf[0], states), states)
     objective = make_objective(
@@ -32,7 +37,7 @@ def traced(loss: Loss, states: SVIState, batch: Any) -> Objective:
         one.rng_key,
         arrays,
     )
-    check_line_search(one.optim_state[1], objective)
+    check_line_search(one.optim_state[1], objective, in_batches=batch != ())
     return objective
 
 
@@ -57,8 +62,8 @@ def training_program(
     stable: bool,
     states: SVIState,
     batch: Any,
-) -> Callable[[SVIState, Any, int], Stretch]:
-    """The training loop: from states, a batch and a number of steps.
+) -> tuple[Callable[[SVIState, Any, int], Stretch], str]:
+    """The training loop: from states, a batch and a number of steps; and a digest that tells it from others.
 
     Parameters
     ----------
@@ -71,14 +76,20 @@ def training_program(
     states, batch
         Such as it will be called with.
     """
-    compiled: dict[Hashable, Any] = {}
+    compiled: OrderedDict[Hashable, Any] = OrderedDict()
+    capacity = CAPACITY if batch == () else 1
 
-    def make(objective: Objective, batch: Any) -> None:
+    def make(objective: Objective, batch: Any) -> str:
         arrays, _, shapes = _split(batch)
-        stretch = make_stretch(objective, optim, constraints, stable, states.rng_key.shape[0])
-        compiled[shapes] = remembered_jit(stretch, states, arrays, 0)
+        restarts = states.rng_key.shape[0]
+        stretch = make_stretch(objective, optim, constraints, stable, restarts, capacity)
+        program = remembered(stretch, states, arrays, 0)
+        compiled[shapes] = program.call
+        if len(compiled) > MOST_SHAPES:
+            compiled.popitem(last=False)
+        return program_fingerprint(program)
 
-    make(objective, batch)
+    digest = make(objective, batch)
 
     def program(states: SVIState, batch: Any, count: int) -> Stretch:
         arrays, _, shapes = _split(batch)
@@ -86,7 +97,7 @@ def training_program(
             make(traced(loss, states, batch), batch)
         return compiled[shapes](states, arrays, count)
 
-    return program
+    return program, digest
 
 
 def pick(states: SVIState, which: int, as_batch: bool = False) -> SVIState:

@@ -11,7 +11,7 @@ import numpy as np
 
 RELATIVE = 1e-4
 """Of the best loss, by which another may be larger and count as the same optimum ..."""
-NATS = 0.1
+NATS = 0.5
 """... or this, if it is more; or what the noise of the losses allows."""
 
 
@@ -28,7 +28,7 @@ class Restarts:
     order : int array, shape (num_restarts,)
         The restarts, best first; those whose loss is not finite come last.
     reached_best : bool array, shape (num_restarts,)
-        Which of them ended at the best optimum found: their final loss is within 0.1 nats, one part in
+        Which of them ended at the best optimum found: their final loss is within half a nat, one part in
         ten thousand, or three standard errors of a noisy loss of the best one.
     params : dict of array, each with a leading dimension num_restarts, or None
         The parameters of all, where ``keep_restarts`` asked for them.
@@ -62,7 +62,9 @@ class Restarts:
         return text + "."
 
 
-def ranked(losses: np.ndarray, params: Mapping[str, np.ndarray] | None = None) -> Restarts:
+def ranked(
+    losses: np.ndarray, params: Mapping[str, np.ndarray] | None = None, stable: bool = False
+) -> Restarts:
     """Rank restarts by their losses at the end.
 
     Parameters
@@ -71,12 +73,13 @@ def ranked(losses: np.ndarray, params: Mapping[str, np.ndarray] | None = None) -
         NaN where a step was not finite.
     params : mapping, optional
         To be kept with them.
+    stable : bool
+        Whether steps that are not finite were skipped; otherwise the first of them is the end of a restart.
     """
     end = losses[:, -max(losses.shape[1] // 20, 1) :].astype(float)
     finite = np.isfinite(end)
-    counts = finite.sum(axis=1)
-    seen = np.where(finite, end, 0.0)
-    # Steps that were skipped (`stable_update`) do not count; a restart that has none left fails.
+    counts = np.where(stable | finite[:, -1], finite.sum(axis=1), 0)
+    seen = np.where(finite, end, 0.0)  # what was skipped does not count
     mean = seen.sum(axis=1) / np.maximum(counts, 1)
     spread = np.where(finite, end - mean[:, None], 0.0)
     error = np.sqrt((spread**2).sum(axis=1)) / np.maximum(counts, 1)
@@ -95,7 +98,7 @@ def warn_if_stuck(restarts: Restarts) -> None:
     warnings.warn(
         f"SVI.run: {restarts} Most were stuck elsewhere or are still on their way, so that there may be a "
         "better optimum: take more restarts or steps, or better starts (init_to_kmeans_plusplus).",
-        stacklevel=3,
+        stacklevel=4,
     )
 
 

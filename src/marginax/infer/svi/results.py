@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax import Array
 
 import marginax.storage as storage
 from marginax.infer.svi.checkpoint import SavedState, group, prefixed
-from marginax.infer.svi.restarts import Restarts, ranked
+from marginax.infer.svi.restarts import Restarts
 
 KIND = "svi result"
 
@@ -36,8 +37,8 @@ class SVIRunResult(NamedTuple):
     initial_losses: np.ndarray | None = None
     """The first losses of all starts, shape (num_restarts,), where the best was selected by them."""
     component_use: dict[str, np.ndarray] = {}  # noqa: RUF012
-    """With several restarts: for each categorical variable in a plate or scan the expected number of
-    elements in each of its values, shape (number of values,)."""
+    """With several restarts: for each categorical variable in a plate or scan that the guide leaves out, the
+    expected number of elements in each of its values given what the guide draws, shape (number of values,)."""
 
 
 def save(path: str | os.PathLike[str], result: SVIRunResult) -> None:
@@ -72,7 +73,8 @@ def save(path: str | os.PathLike[str], result: SVIRunResult) -> None:
     arrays |= prefixed("norms:", result.gradient_norms) | {"losses": result.losses}
     arrays |= prefixed("use:", result.component_use)
     if result.restarts is not None:
-        arrays["restarts"] = result.restarts.losses
+        arrays |= {"restarts": result.restarts.losses, "final": result.restarts.final}
+        arrays |= {"order": result.restarts.order, "reached best": result.restarts.reached_best}
         arrays |= prefixed("restarts:", result.restarts.params or {})
     if result.initial_losses is not None:
         arrays["initial losses"] = result.initial_losses
@@ -91,7 +93,8 @@ def load(path: str | os.PathLike[str]) -> SVIRunResult:
     Returns
     -------
     SVIRunResult
-        Its ``state`` serves as ``init_state=`` of `SVI.run` with the same model, guide and optimiser.
+        Its ``state`` is a `SavedState`: it serves as ``init_state=`` of `SVI.run` with the same model, guide and
+        optimiser. Its parameters are ``params``.
 
     Raises
     ------
@@ -105,7 +108,22 @@ def load(path: str | os.PathLike[str]) -> SVIRunResult:
         raise storage.StorageError(
             f"{os.fspath(path)}: it is a {about.get('kind')}, not an {KIND}."
         )
-    of_restarts = group("restarts:", arrays)
+    try:
+        return _result(arrays, about)
+    except KeyError as error:
+        raise storage.StorageError(f"{os.fspath(path)}: it lacks its {error}.") from error
+
+
+def _result(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> SVIRunResult:
+    restarts = None
+    if "restarts" in arrays:
+        restarts = Restarts(
+            losses=arrays["restarts"],
+            final=arrays["final"],
+            order=arrays["order"],
+            reached_best=arrays["reached best"],
+            params=group("restarts:", arrays) or None,
+        )
     return SVIRunResult(
         params={name: jnp.asarray(value) for name, value in group("params:", arrays).items()},
         state=SavedState(group("state:", arrays)),
@@ -113,7 +131,7 @@ def load(path: str | os.PathLike[str]) -> SVIRunResult:
         gradient_norms=group("norms:", arrays),
         stopped=about["stopped"],
         evaluations=about["evaluations"],
-        restarts=ranked(arrays["restarts"], of_restarts or None) if "restarts" in arrays else None,
+        restarts=restarts,
         initial_losses=arrays.get("initial losses"),
         component_use=group("use:", arrays),
     )

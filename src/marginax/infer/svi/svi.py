@@ -1,4 +1,4 @@
-"""Stochastic variational inference: gradient steps on a bound, in one compiled loop.
+"""Stochastic variational inference: gradient steps on a bound, in a compiled loop.
 
 Parameters are optimised on the unconstrained scale, where every step is allowed, and shown on the
 constrained one. With several restarts the whole loop is mapped over them. `SVI.run` puts the pieces together:
@@ -25,10 +25,11 @@ from jax import Array
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
+import marginax.storage as storage
 from marginax.compiled import remembered_jit
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites
 from marginax.graph.validate import check_value, is_concrete
-from marginax.infer.batches import prefetched
+from marginax.infer.batches import Minibatches, prefetched
 from marginax.infer.cuts import check_cuts
 from marginax.infer.elbo.guide_paths import guide_paths
 from marginax.infer.progress import progress
@@ -44,7 +45,12 @@ from marginax.infer.svi.components import component_use, warn_if_empty
 from marginax.infer.svi.convergence import criterion
 from marginax.infer.svi.fault import not_finite
 from marginax.infer.svi.given import record, seeded
-from marginax.infer.svi.objective import constrain, gradient_step, searches_along_lines
+from marginax.infer.svi.objective import (
+    constrain,
+    forget_the_last_search,
+    gradient_step,
+    searches_along_lines,
+)
 from marginax.infer.svi.programs import first_losses, pick, traced, training_program
 from marginax.infer.svi.restarts import first_finite, ranked, warn_if_stuck
 from marginax.infer.svi.results import SVIRunResult
@@ -78,7 +84,7 @@ class SVI:
         The optimiser; `marginax.optim` has NumPyro's names for some. ``"lbfgs"`` is ``optax.lbfgs()``, for
         deterministic objectives such as MAP: it takes far fewer evaluations of the loss.
     loss : object with a ``loss`` method
-        `TraceEnum_ELBO()`.
+        `TraceEnum_ELBO()`, `TraceMeanField_ELBO()` or `Trace_ELBO()`.
     **static_kwargs
         Keyword arguments passed to model and guide at every call.
 
@@ -150,7 +156,7 @@ class SVI:
         def make(key: Any) -> tuple[dict[str, Array], SVIState]:
             return self._initial(key, init_params, args, kwargs)
 
-        if is_concrete(rng_key):
+        if is_concrete((rng_key, args, kwargs, init_params)):
             make = remembered_jit(make, rng_key, quick=True)
         values, state = make(rng_key)
         self._check_initial(values)
@@ -158,13 +164,14 @@ class SVI:
 
     def _find_parameters(self, args: Any, kwargs: Any) -> None:
         """The parameters of guide and model, with their constraints."""
-        self._constraints = {}
+        found: dict[str, Any] = {}
         for path in guide_paths(self.guide, args, kwargs):
             model = handlers.substitute(self.model, data=path.chosen)
             sites = dict(path.sites) | collect_sites(model, *args, **kwargs)
             for name, site in sites.items():
                 if site.kind == "param":
-                    self._constraints.setdefault(name, site.constraint or constraints.real)
+                    found.setdefault(name, site.constraint or constraints.real)
+        self._constraints = found
 
     def _initial(
         self, rng_key: Any, init_params: Mapping[str, Any] | None, args: Any, kwargs: Any
@@ -225,6 +232,11 @@ class SVI:
 
     def get_params(self, state: SVIState) -> dict[str, Array]:
         """The constrained parameters of a state, by name."""
+        if isinstance(state, SavedState):
+            raise TypeError(
+                "SVI: the state of a loaded result has no structure yet; its parameters are result.params, and "
+                "svi.run(..., init_state=result.state) goes on from it."
+            )
         free, _ = state.optim_state
         for name in free:
             if name not in self._constraints:
@@ -279,7 +291,7 @@ class SVI:
         every: int = 1000,
         **kwargs: Any,
     ) -> SVIRunResult:
-        """Optimise until the loss has converged, or for a number of steps, in one compiled loop.
+        """Optimise until the loss has converged, or for a number of steps, in a compiled loop.
 
         Ctrl-C ends the run after the steps under way and returns what there is; a second one raises
         `KeyboardInterrupt`.
@@ -296,8 +308,8 @@ class SVI:
             Whether to show one, with the loss, and with batches the rows per second.
         stable_update : bool
             Skip steps whose loss or gradient is not finite instead of stopping at the first.
-        init_state : SVIState, optional
-            Go on from here, a result's ``state``.
+        init_state : SVIState or SavedState, optional
+            Go on from here, a result's ``state``, also that of a loaded one.
         init_params : mapping, optional
             Constrained initial values of some parameters.
         num_restarts : int
@@ -312,7 +324,8 @@ class SVI:
             less than this from that of the quarter before, for all restarts. A quarter has at
             least 50 steps (5 of an optimiser that searches along lines). When nothing is said: 1e-4 for a
             deterministic loss; a stochastic loss (a guide that draws, a subsampled plate, batches) runs all its
-            steps. If a number is given for one, two standard errors of the averages' difference are allowed too,
+            steps. A loss that is large is told apart only to its rounding, which is allowed for. If a number is
+            given for a noisy one, two standard errors of the averages' difference are allowed too,
             and a quarter has at least 250 steps. Zero: never stop before ``num_steps``.
         batches : iterable, optional
             Data that come in pieces, one for each step: `minibatches` of an array on disk, Arrow record
@@ -321,8 +334,9 @@ class SVI:
             end. The model sees how many rows there are in all from you: ``plate("data", rows, subsample_size=len(x))``.
         checkpoint : path, optional
             A file to which the run is written every so many steps and at its end. If it exists, the run
-            goes on from there, to the same result, bit for bit, as if it had never ended. It must be the
-            same run: the same arguments, key and number of restarts.
+            goes on from there, to the same result, bit for bit, as if it had never ended (with the same versions,
+            on the same kind of machine; some GPU kernels are not deterministic). It must be the same run: model, guide,
+            optimiser, arguments, key, options. What batches hold is not checked, beside the options of `minibatches`.
         every : int
             Steps between two checkpoints.
 
@@ -345,23 +359,27 @@ class SVI:
             With several restarts: when fewer than half of them reached the best optimum found, or when a
             component of a mixture has no data there.
         """
-        _check_run(num_steps, num_restarts, select, init_state, tolerance, every)
+        _check_run(num_steps, num_restarts, select, init_state, init_params, tolerance, every)
         args, kwargs = as_jax_arrays((args, kwargs | self.static_kwargs))
         rng_key = handlers.as_key(rng_key)
-        about, saved = {}, None
-        if checkpoint is not None:
-            about = {
-                "key": np.asarray(key_numbers(rng_key)).tolist(),
-                "restarts": num_restarts,
-                "selection": select,
-                "stable_update": stable_update,
-                "tolerance": tolerance,
-                "data": fingerprint((args, init_params), kwargs),
-            }
-            saved = read_run(checkpoint, about)
+        saved = None if checkpoint is None else read_run(checkpoint)
         finished = saved is not None and saved.is_finished(num_steps)
         skip = 0 if saved is None or finished else saved.history.steps
         with _source(batches, skip) as (first_batch, source):
+            about: dict[str, Any] = {}
+            if checkpoint is not None:
+                about = {
+                    "key": np.asarray(key_numbers(rng_key)).tolist(),
+                    "restarts": int(num_restarts),
+                    "selection": select,
+                    "stable_update": bool(stable_update),
+                    "tolerance": None if tolerance is None else float(tolerance),
+                    "data": fingerprint(args, kwargs),
+                    "batches": batches.description() if isinstance(batches, Minibatches) else None,
+                    "beginning": fingerprint(init_params, _leaves(init_state)),
+                }
+            if saved is not None:
+                saved.check(about)
             first = self._arguments(first_batch, args, kwargs)
             self._find_parameters(*first)
             if source is not None:
@@ -378,26 +396,30 @@ class SVI:
                 initial = first_losses(objective, begin.states, first_batch)
                 chosen = pick(begin.states, first_finite(initial), as_batch=True)
                 begin = replace(begin, states=chosen, history=no_history(1, self._constraints))
+            program, about["program"] = training_program(
+                loss,
+                objective,
+                self.optim,
+                self._constraints,
+                stable_update,
+                begin.states,
+                first_batch,
+            )
+            if saved is not None:
+                saved.check(about)
 
             def save(now: Trained) -> None:
                 if checkpoint is not None:
                     write_run(checkpoint, about, now, initial)
 
+            if saved is None:
+                save(begin)  # what is wrong with the file shows now, not after the first steps
             now = begin
             if not finished:
                 is_noisy = source is not None or not objective.is_deterministic
                 searches = searches_along_lines(begin.states.optim_state[1])
                 window, tolerance = criterion(tolerance, is_noisy, searches)
                 rules = Rules(num_steps, window, tolerance, is_noisy, stable_update, every)
-                program = training_program(
-                    loss,
-                    objective,
-                    self.optim,
-                    self._constraints,
-                    stable_update,
-                    begin.states,
-                    first_batch,
-                )
                 with progress("SVI", num_steps, progress_bar) as bar:
                     now = train(program, begin, rules, source, bar, save)
             batch = now.batch or first_batch
@@ -430,8 +452,7 @@ class SVI:
         if saved is not None:
             count = saved.restarts
             states = saved.state.fill(jax.eval_shape(make, rng_key)[1])
-            params = jax.vmap(self.get_params)(states)
-            return Trained(states, params, saved.history, saved.stopped)
+            return Trained(states, saved.params, saved.history, saved.stopped)
         if init_state is None:
             values, states = remembered_jit(make, rng_key, quick=True)(rng_key)
             self._check_initial(values)
@@ -440,6 +461,8 @@ class SVI:
             shapes = jax.eval_shape(make, rng_key)[1]
             one = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), shapes)
             init_state = init_state.fill(one)
+        free, optim_state = init_state.optim_state
+        init_state = init_state._replace(optim_state=(free, forget_the_last_search(optim_state)))
         states = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], init_state)
         return Trained(states, {}, no_history(1, self._constraints), "")
 
@@ -453,10 +476,10 @@ class SVI:
         kwargs: Any,
     ) -> SVIRunResult:
         history = now.history
-        ends = ranked(history.losses, now.params if keep else None)
+        ends = ranked(history.losses, now.params if keep else None, stable)
         best = ends.best
         state = pick(now.states, best)
-        losses = history.losses[best]
+        losses = history.losses[best].copy()  # not a view of those of all restarts
         finite = np.isfinite(losses)
         if not finite.any() or not (stable or finite.all()):
             _, key = jax.random.split(state.rng_key)
@@ -474,7 +497,7 @@ class SVI:
             use = component_use(self.model, self.guide, params, state.rng_key, args, kwargs)
             warn_if_stuck(restarts)
             warn_if_empty(use)
-        norms = {name: norm[best] for name, norm in history.gradient_norms.items()}
+        norms = {name: norm[best].copy() for name, norm in history.gradient_norms.items()}
         evaluations = int(history.evaluations[best])
         return SVIRunResult(
             params, state, losses, norms, now.stopped, evaluations, restarts, initial_losses, use
@@ -527,18 +550,37 @@ def _source(batches: Iterable[Any] | None, skip: int) -> Iterator[tuple[Any, Ite
         yield first, from_first()
 
 
+def _leaves(init_state: Any) -> Any:
+    """What a state to begin from consists of, however it is held."""
+    if init_state is None:
+        return None
+    return (
+        dict(init_state.leaves)
+        if isinstance(init_state, SavedState)
+        else storage.flatten(init_state)
+    )
+
+
 def _check_run(
-    num_steps: Any, num_restarts: Any, select: str, init_state: Any, tolerance: Any, every: Any
+    num_steps: Any,
+    num_restarts: Any,
+    select: str,
+    init_state: Any,
+    init_params: Any,
+    tolerance: Any,
+    every: Any,
 ) -> None:
     for name, value in (("num_steps", num_steps), ("num_restarts", num_restarts), ("every", every)):
         if not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"SVI.run: {name} must be an integer >= 1, not {value!r}.")
     if select not in SELECTIONS:
         raise ValueError(f"SVI.run: select must be one of {SELECTIONS}, not {select!r}.")
-    if tolerance is not None and not tolerance >= 0:
+    if tolerance is not None and not 0 <= tolerance < np.inf:
         raise ValueError(f"SVI.run: tolerance must be a number of nats >= 0, not {tolerance!r}.")
     if init_state is not None and num_restarts > 1:
         raise ValueError("SVI.run: init_state goes on from one state; leave num_restarts out.")
+    if init_state is not None and init_params is not None:
+        raise ValueError("SVI.run: init_state has the parameters; leave init_params out.")
 
 
 def _float() -> Any:

@@ -51,7 +51,7 @@ class Stretch(NamedTuple):
     """Constrained, of all restarts."""
     rows: Array
     """What was seen at each step: the loss, how often it was evaluated, and the norm of each parameter's
-    gradient; shape (CAPACITY, 2 + parameters, restarts). One array, for that compiles fastest."""
+    gradient; shape (capacity, 2 + parameters, restarts). One array, for that compiles fastest."""
 
 
 def make_stretch(
@@ -60,6 +60,7 @@ def make_stretch(
     constraints: Mapping[str, Any],
     stable: bool,
     restarts: int,
+    capacity: int = CAPACITY,
 ) -> Callable[[SVIState, Any, Any], Stretch]:
     """The program: from the states of all restarts, a batch of data (or none) and a number of steps.
 
@@ -71,7 +72,7 @@ def make_stretch(
         rng_key, key = jax.random.split(state.rng_key)
         free, optim_state = state.optim_state
         free, optim_state, loss, gradient, evaluations = gradient_step(
-            optim, lambda free: objective.loss(free, key, batch), free, optim_state
+            optim, lambda free: objective.loss(free, key, batch), free, optim_state, same_data=True
         )
         finite = all_finite((loss, gradient, free))
         new = SVIState((free, optim_state), None, rng_key)
@@ -99,7 +100,7 @@ def make_stretch(
             return states, jax.lax.dynamic_update_index_in_dim(rows, row, i, axis=0)
 
         blank = jnp.full(
-            (CAPACITY, 2 + len(constraints), restarts), jnp.nan, jnp.result_type(float)
+            (capacity, 2 + len(constraints), restarts), jnp.nan, jnp.result_type(float)
         )
         states, rows = jax.lax.fori_loop(0, count, body, (states, blank))
         params = jax.vmap(lambda free: constrain(constraints, free))(states.optim_state[0])
@@ -247,14 +248,15 @@ def train(
             bar.advance(stop, _note(last, seen, time.perf_counter() - clock))
             if not rules.stable and not np.isfinite(last).any():
                 return replace(now, stopped="not finite")
-            if interrupted():
-                return _ended(now, "interrupted", save)
             if stop == check:
                 check = next(checks)
                 if rules.tolerance > 0 and has_converged(
                     history.losses, rules.window, rules.tolerance, rules.is_noisy
                 ):
                     return _ended(now, "converged", save)
+            # Last, so that a run which is done is not called interrupted.
+            if interrupted() and stop < rules.num_steps:
+                return _ended(now, "interrupted", save)
             if stop == next_save and stop < rules.num_steps:
                 save(now)
     return _ended(now, "num_steps", save)
