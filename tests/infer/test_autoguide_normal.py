@@ -344,6 +344,20 @@ def test_a_block_around_discrete_sites_changes_nothing():
     assert [n for n, s in trace.items() if s["type"] == "sample"] == ["mu", "effect"]
 
 
+def test_a_site_with_one_possible_value_has_no_parameters():
+    def model() -> None:
+        mx.sample("weights", dist.Dirichlet(jnp.ones(1)))
+        mx.sample("loc", dist.Normal(0.0, 1.0))
+
+    guide = AutoNormal(model)
+    result = SVI(model, guide, optax.adam(0.1), TraceEnum_ELBO()).run(KEY, 2, progress_bar=False)
+    assert result.params.keys() == {"loc_auto_loc", "loc_auto_scale"}
+    np.testing.assert_array_equal(guide.median(result.params)["weights"], [1.0])
+    np.testing.assert_array_equal(guide.quantiles(result.params, 0.3)["weights"], [1.0])
+    draws = guide.sample_posterior(KEY, result.params, sample_shape=(3,))
+    np.testing.assert_array_equal(draws["weights"], np.ones((3, 1)))
+
+
 def test_double_precision_is_kept():
     with jax.enable_x64(True):
         guide = AutoNormal(counts)

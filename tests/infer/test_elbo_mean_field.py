@@ -122,8 +122,9 @@ def test_a_divergence_is_the_expectation_of_the_difference(pair: str):
             lambda: dist.MultivariateNormal(LOCS, 0.25 * jnp.eye(3)),
             lambda: dist.Normal(0.0, 1.0).expand([3]).to_event(1),
         ),
+        (lambda: dist.Kumaraswamy(2.0, 3.0), lambda: dist.Beta(1.0, 2.0)),
     ],
-    ids=["no formula", "other events"],
+    ids=["no formula", "other events", "the beginning of a series"],
 )
 def test_without_a_formula_the_difference_is_sampled(q: Any, p: Any):
     model, guide = both(q, p)

@@ -184,6 +184,16 @@ def test_static_keyword_arguments_reach_model_and_guide():
     assert_same(fit(svi, 3, 1.0).losses, fit(svi_of(model), 3, 1.0, scale=0.5).losses)
 
 
+def test_an_argument_named_like_an_option_is_given_when_svi_is_made():
+    def model(every: float) -> None:
+        mx.sample("x", dist.Normal(mx.param("loc", 0.0), 1.0), obs=every)
+
+    with pytest.raises(ValueError, match="argument 'every'.*option of SVI.run"):
+        fit(svi_of(model, lambda **_: None), 1)
+    result = fit(svi_of(model, lambda **_: None, every=3.0), 1)
+    assert float(result.losses[0]) == pytest.approx(4.5 + 0.5 * np.log(2 * np.pi))
+
+
 def test_the_trajectory_is_numpyros_where_nothing_is_discrete():
     start = {"mu": 2.0, "width": 0.5}
 
@@ -297,6 +307,7 @@ def test_init_params_replace_the_initial_values(coin_svi: SVI):
         ({"p_auto_loc": np.nan}, "'p_auto_loc'.*NaN"),
         ({"p_auto_loc": "half"}, "'p_auto_loc'.*numbers"),
         ({"p": 0.5}, "'p', which is no parameter.*'p_auto_loc'"),
+        ({"p_auto_loc": [0.5]}, "'p_auto_loc'.*shape \\(1,\\).*has shape \\(\\)"),
     ],
 )
 def test_init_params_that_make_no_sense_are_named(coin_svi: SVI, given: Any, reason: str):
@@ -304,6 +315,31 @@ def test_init_params_that_make_no_sense_are_named(coin_svi: SVI, given: Any, rea
         fit(coin_svi, 1, COINS, init_params=given)
     with pytest.raises(mx.ModelError, match=reason):
         coin_svi.init(KEY, COINS, init_params=given)
+
+
+def test_a_state_of_something_else_is_no_beginning(coin_svi: SVI, coin_result: SVIRunResult):
+    def two() -> None:
+        mx.factor("f", -jnp.sum(mx.param("x", jnp.zeros(2)) ** 2))
+
+    def three() -> None:
+        mx.factor("f", -jnp.sum(mx.param("x", jnp.zeros(3)) ** 2))
+
+    other = svi_of(two, nothing).init(KEY)
+    with pytest.raises(mx.ModelError, match=r"init_state has the parameters \['x'\].*'p_auto_loc'"):
+        fit(coin_svi, 1, COINS, init_state=other)
+    with pytest.raises(mx.ModelError, match=r"'x': in init_state it has shape \(2,\).*\(3,\)"):
+        fit(svi_of(three, nothing), 1, init_state=other)
+    with pytest.raises(TypeError, match=r"result\.state, not SVIRunResult"):
+        fit(coin_svi, 1, COINS, init_state=coin_result)
+
+
+def test_where_there_is_nothing_to_train_it_says_so():
+    def model() -> None:
+        z = mx.sample("z", dist.Bernoulli(0.3))
+        mx.sample("y", dist.Normal(1.0 * z, 1.0), obs=1.0)
+
+    with pytest.raises(mx.ModelError, match="nothing to train"):
+        fit(svi_of(model, nothing), 3)
 
 
 def test_a_parameter_that_begins_outside_its_constraint_is_named():
@@ -496,6 +532,7 @@ def test_a_model_may_need_its_data_as_numbers():
         ({"num_steps": 2.0}, "num_steps"),
         ({"num_restarts": 0}, "num_restarts"),
         ({"select": "worst"}, "select"),
+        ({"tolerance": "little"}, "tolerance"),
     ],
 )
 def test_options_of_a_run_are_checked(coin_svi: SVI, change: Any, reason: str):

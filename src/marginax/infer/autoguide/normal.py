@@ -77,6 +77,12 @@ class AutoNormal(AutoGuide):
         values = {}
         for name, site in self._look(args, kwargs).items():
             with in_plates(site, plates):
+                if (
+                    0 in site.free_shape
+                ):  # it has one possible value, as the weight of a lone component
+                    point = site.transform(jnp.zeros(site.free_shape))
+                    values[name] = sample(name, dist.Delta(point, event_dim=site.event_dim))
+                    continue
                 loc = param(
                     f"{name}_{self.prefix}_loc",
                     lambda key, site=site: site.transform.inv(begin(key)[site.name]),
@@ -95,6 +101,8 @@ class AutoNormal(AutoGuide):
         """Location and scale of a site."""
         loc, scale = (f"{site.name}_{self.prefix}_{what}" for what in ("loc", "scale"))
         shape = site.free_shape
+        if 0 in shape:
+            return jnp.zeros(shape), jnp.ones(shape)
         return self._parameter(params, loc, shape), self._parameter(params, scale, shape)
 
     def get_posterior(

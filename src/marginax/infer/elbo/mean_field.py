@@ -14,14 +14,16 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import (
+    Beta,
     ExpandedDistribution,
     Independent,
+    Kumaraswamy,
     MaskedDistribution,
     kl_divergence,
 )
 
 from marginax.graph.capture import Key, capture
-from marginax.graph.distribution_layers import is_masked, mask_of
+from marginax.graph.distribution_layers import is_masked, mask_of, unwrapped
 from marginax.graph.factors import LogDensity
 from marginax.graph.sites import Site
 from marginax.language.errors import ModelError
@@ -57,6 +59,8 @@ def _minus_kl(here: Message, there: Message) -> Array | None:
     log_q, log_p = here["density"], there["density"]
     if (
         is_point_mass(q)
+        # NumPyro's formula for this pair is the beginning of a series, not the divergence.
+        or (isinstance(unwrapped(q), Kumaraswamy) and isinstance(unwrapped(p), Beta))
         or log_q.series
         or log_p.series
         or q.event_dim != p.event_dim

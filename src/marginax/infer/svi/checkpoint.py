@@ -169,7 +169,7 @@ def read_run(path: Path) -> SavedRun | None:
     arrays, found = storage.read(path)
     if found.get("kind") != KIND:
         raise storage.StorageError(
-            f"{os.fspath(path)}: it is a {found.get('kind')}, not an {KIND}."
+            f"{os.fspath(path)}: it holds '{found.get('kind')}', not '{KIND}'."
         )
     try:
         history = History(arrays["losses"], group("norms:", arrays), arrays["evaluations"])

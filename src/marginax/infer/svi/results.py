@@ -67,6 +67,10 @@ def save(path: str | os.PathLike[str], result: SVIRunResult) -> None:
     >>> round(float(mx.infer.load(path).params["x_auto_loc"]), 3)
     3.0
     """
+    if not isinstance(result, SVIRunResult):
+        raise TypeError(
+            f"save: the second argument must be what SVI.run returned, not {type(result).__name__}."
+        )
     state = result.state
     leaves = state.leaves if isinstance(state, SavedState) else storage.flatten(state)
     arrays = prefixed("state:", leaves) | prefixed("params:", result.params)
@@ -106,7 +110,7 @@ def load(path: str | os.PathLike[str]) -> SVIRunResult:
     arrays, about = storage.read(path)
     if about.get("kind") != KIND:
         raise storage.StorageError(
-            f"{os.fspath(path)}: it is a {about.get('kind')}, not an {KIND}."
+            f"{os.fspath(path)}: it holds '{about.get('kind')}', not '{KIND}'."
         )
     try:
         return _result(arrays, about)

@@ -11,6 +11,7 @@ error names the site (`fault`).
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -124,6 +125,7 @@ class SVI:
         self.loss = loss
         self.static_kwargs = static_kwargs
         self._constraints: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
 
     def init(
         self, rng_key: Any, *args: Any, init_params: Mapping[str, Any] | None = None, **kwargs: Any
@@ -165,13 +167,15 @@ class SVI:
     def _find_parameters(self, args: Any, kwargs: Any) -> None:
         """The parameters of guide and model, with their constraints."""
         found: dict[str, Any] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for path in guide_paths(self.guide, args, kwargs):
             model = handlers.substitute(self.model, data=path.chosen)
             sites = dict(path.sites) | collect_sites(model, *args, **kwargs)
             for name, site in sites.items():
                 if site.kind == "param":
                     found.setdefault(name, site.constraint or constraints.real)
-        self._constraints = found
+                    shapes.setdefault(name, site.shape)
+        self._constraints, self._shapes = found, shapes
 
     def _initial(
         self, rng_key: Any, init_params: Mapping[str, Any] | None, args: Any, kwargs: Any
@@ -216,6 +220,10 @@ class SVI:
                     )
 
     def _check_given(self, init_params: Mapping[str, Any] | None) -> None:
+        if init_params is not None and not isinstance(init_params, Mapping):
+            raise TypeError(
+                f"SVI: init_params must be a dictionary of values by parameter, not {type(init_params).__name__}."
+            )
         for name, value in (init_params or {}).items():
             if name not in self._constraints:
                 known = ", ".join(repr(n) for n in self._constraints) or "none"
@@ -224,7 +232,28 @@ class SVI:
                     f"parameters are: {known}."
                 )
             value = as_numbers(name, value)
+            if np.shape(value) != self._shapes[name]:
+                raise ModelError(
+                    f"param '{name}': its value in init_params has shape {np.shape(value)}, but the parameter "
+                    f"has shape {self._shapes[name]}."
+                )
             check_value(name, self._constraints[name], value, "its value in init_params")
+
+    def _check_state(self, state: SVIState) -> None:
+        """Is a state to go on from one of these parameters?"""
+        free = state.optim_state[0]
+        if free.keys() != self._constraints.keys():
+            raise ModelError(
+                f"SVI.run: init_state has the parameters {sorted(free)}, but guide and model have "
+                f"{sorted(self._constraints)}; it is from another guide or model."
+            )
+        for name, value in free.items():
+            shape = tuple(biject_to(self._constraints[name]).inverse_shape(self._shapes[name]))
+            if np.shape(value) != shape:
+                raise ModelError(
+                    f"param '{name}': in init_state it has shape {np.shape(value)} (unconstrained), now it has shape "
+                    f"{shape}; the state is from a fit to other data or of another model."
+                )
 
     def _check_initial(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -360,6 +389,7 @@ class SVI:
             component of a mixture has no data there.
         """
         _check_run(num_steps, num_restarts, select, init_state, init_params, tolerance, every)
+        self._check_names()
         args, kwargs = as_jax_arrays((args, kwargs | self.static_kwargs))
         rng_key = handlers.as_key(rng_key)
         saved = None if checkpoint is None else read_run(checkpoint)
@@ -385,6 +415,11 @@ class SVI:
             if source is not None:
                 self._check_nothing_is_local(*first)
             self._check_given(init_params)
+            if not self._constraints:
+                raise ModelError(
+                    "SVI.run: neither guide nor model has a parameter, so there is nothing to train. The bound itself "
+                    "is loss.loss(key, {}, model, guide, *args), and the exact answers are those of marginalize(model)."
+                )
             begin = self._begin(rng_key, num_restarts, init_state, init_params, saved, *first)
 
             def loss(free: Any, key: Any, batch: Any) -> Array:
@@ -427,6 +462,21 @@ class SVI:
             now, initial, keep_restarts, stable_update, *self._arguments(batch, args, kwargs)
         )
 
+    def _check_names(self) -> None:
+        """An option of `run` would not reach an argument of the same name."""
+        options = inspect.signature(self.run).parameters.values()
+        own = {p.name for p in options if p.kind is p.KEYWORD_ONLY} - self.static_kwargs.keys()
+        for fn in (self.model, self.guide):
+            try:
+                names = inspect.signature(fn).parameters
+            except (TypeError, ValueError):  # there are functions that do not tell
+                continue
+            for name in own & names.keys():
+                raise ValueError(
+                    f"SVI.run: the model or guide has an argument '{name}', which is an option of SVI.run. Rename "
+                    f"it, or give it when SVI is made: SVI(model, guide, optim, loss, {name}=...)."
+                )
+
     @staticmethod
     def _arguments(batch: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The model's arguments, with those of a batch."""
@@ -461,6 +511,7 @@ class SVI:
             shapes = jax.eval_shape(make, rng_key)[1]
             one = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), shapes)
             init_state = init_state.fill(one)
+        self._check_state(init_state)
         free, optim_state = init_state.optim_state
         init_state = init_state._replace(optim_state=(free, forget_the_last_search(optim_state)))
         states = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], init_state)
@@ -575,8 +626,13 @@ def _check_run(
             raise ValueError(f"SVI.run: {name} must be an integer >= 1, not {value!r}.")
     if select not in SELECTIONS:
         raise ValueError(f"SVI.run: select must be one of {SELECTIONS}, not {select!r}.")
-    if tolerance is not None and not 0 <= tolerance < np.inf:
+    is_number = isinstance(tolerance, int | float | np.number)
+    if tolerance is not None and not (is_number and 0 <= tolerance < np.inf):
         raise ValueError(f"SVI.run: tolerance must be a number of nats >= 0, not {tolerance!r}.")
+    if init_state is not None and not isinstance(init_state, SVIState | SavedState):
+        raise TypeError(
+            f"SVI.run: init_state must be the state of a result, result.state, not {type(init_state).__name__}."
+        )
     if init_state is not None and num_restarts > 1:
         raise ValueError("SVI.run: init_state goes on from one state; leave num_restarts out.")
     if init_state is not None and init_params is not None:
