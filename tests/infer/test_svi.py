@@ -89,7 +89,7 @@ def test_a_run_takes_the_steps_that_one_takes_by_hand(coin_svi: SVI, coin_result
 
 def test_update_evaluate_and_get_params_are_the_parts_of_run(coin_svi: SVI):
     state = coin_svi.init(KEY, COINS)
-    assert jnp.isfinite(coin_svi.evaluate(state, COINS))
+    assert jnp.isfinite(jax.jit(coin_svi.evaluate)(state, COINS))
     update = jax.jit(coin_svi.update)
     result = fit(coin_svi, 10, COINS, init_state=state)
     losses = []
