@@ -151,6 +151,21 @@ def test_nothing_is_said_of_components_that_are_subsampled_or_are_no_components(
         assert component_use(model, lambda x: None, params, KEY, (DATA,), {}) == {}
 
 
+def test_what_the_guide_states_is_not_summed_out_to_be_counted():
+    """Here it could not be: the factor sees all elements of the plate at once."""
+
+    def model(x: Any) -> None:
+        with mx.plate("data", len(x)):
+            z = mx.sample("z", dist.Categorical(jnp.ones(3) / 3))
+        mx.factor("sum", -0.1 * jnp.sum(z))
+
+    def guide(x: Any) -> None:
+        with mx.plate("data", len(x)):
+            mx.sample("z", dist.Categorical(logits=mx.param("logits", jnp.zeros(3))))
+
+    assert component_use(model, guide, {"logits": jnp.zeros(3)}, KEY, (DATA,), {}) == {}
+
+
 def test_steps_of_a_scan_are_counted_like_elements_of_a_plate():
     def model(x: Any) -> None:
         def step(z: Any, y: Any) -> Any:
