@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from closeness import assert_same
+from closeness import assert_mean, assert_same
 
 from marginax.infer.elbo import TraceEnum_ELBO
 
@@ -67,14 +67,6 @@ def many_losses(
         )(params)
 
     return jax.jit(jax.vmap(one))(jax.random.split(KEY, PARTICLES))
-
-
-def assert_mean(draws: Any, expected: Any) -> None:
-    """Within five standard errors (or rounding, where nothing is drawn)."""
-    draws, expected = np.asarray(draws), np.asarray(expected)
-    error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
-    rounding = np.sqrt(np.finfo(draws.dtype).eps) * (1 + np.abs(expected))
-    assert (np.abs(draws.mean(axis=0) - expected) < 5 * error + rounding).all()
 
 
 def assert_unbiased(

@@ -9,7 +9,8 @@ import numpyro
 import numpyro.infer.autoguide as numpyros
 import optax
 import pytest
-from closeness import assert_same
+from closeness import assert_mean, assert_same
+from guide_runs import abstract_run
 from scipy import stats
 
 import marginax as mx
@@ -32,13 +33,6 @@ PRIOR = np.diag([4.0, 1.0, 1.0])
 NORMALS = (AutoDiagonalNormal, AutoMultivariateNormal, AutoLowRankMultivariateNormal)
 
 
-def assert_mean(draws: Any, expected: Any) -> None:
-    """Within five standard errors."""
-    draws = np.asarray(draws)
-    error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
-    assert (np.abs(draws.mean(axis=0) - np.asarray(expected)) < 5 * error).all()
-
-
 def particles(model: Any, guide: Any, params: Any, *args: Any, draws: int = DRAWS) -> Any:
     """Losses of single particles and their gradients."""
 
@@ -47,18 +41,6 @@ def particles(model: Any, guide: Any, params: Any, *args: Any, draws: int = DRAW
         return jax.value_and_grad(lambda p: elbo.loss(key, p, model, guide, *args))(params)
 
     return jax.jit(jax.vmap(one))(jax.random.split(KEY, draws))
-
-
-def abstract_run(guide: Any, *args: Any) -> Any:
-    """A run of the guide without arithmetic: its sites with their shapes."""
-    sites: dict[str, Any] = {}
-
-    def run(key: Any) -> None:
-        seeded = mx.handlers.seed(guide, rng_seed=key)
-        sites.update(mx.handlers.trace(seeded).get_trace(*args))
-
-    jax.eval_shape(run, KEY)
-    return sites
 
 
 def regression(x: Any, y: Any) -> None:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from closeness import assert_same
+from closeness import assert_mean, assert_same
+from guide_runs import abstract_run
 from numpyro.distributions import constraints
 
 import marginax as mx
@@ -80,13 +81,6 @@ def closed_form(p: Any) -> Any:
     return -(log_p + sum(jnp.sum(0.5 * jnp.log(2 * jnp.pi * jnp.e * v**2)) for v in (s, t)))
 
 
-def assert_mean(draws: Any, expected: Any) -> None:
-    """Within five standard errors."""
-    draws = np.asarray(draws)
-    error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
-    assert (np.abs(draws.mean(axis=0) - np.asarray(expected)) < 5 * error).all()
-
-
 def test_the_bound_of_subsamples_is_that_of_all_parts_together():
     guide, elbo = three_parts(), TraceEnum_ELBO()
 
@@ -101,18 +95,6 @@ def test_the_bound_of_subsamples_is_that_of_all_parts_together():
     assert_mean(losses, expected)
     for name in PARAMS:
         assert_mean(gradients[name], slopes[name])
-
-
-def abstract_run(guide: Any, *args: Any) -> Any:
-    """A run of the guide without arithmetic: its sites with their shapes."""
-    sites: dict[str, Any] = {}
-
-    def run(key: Any) -> None:
-        seeded = mx.handlers.seed(guide, rng_seed=key)
-        sites.update(mx.handlers.trace(seeded).get_trace(*args))
-
-    jax.eval_shape(run, KEY)
-    return sites
 
 
 def test_medians_quantiles_draws_and_posteriors_are_those_of_the_parts():

@@ -9,7 +9,8 @@ import numpyro
 import numpyro.infer.autoguide
 import optax
 import pytest
-from closeness import assert_same
+from closeness import assert_mean, assert_same
+from guide_runs import abstract_run
 from numpyro.distributions import constraints
 from scipy import stats
 from scipy.special import gammaln
@@ -23,13 +24,6 @@ KEY = jax.random.key(0)
 DRAWS = 4000
 COUNTS = np.array([3, 5, 4, 0])
 DATA = np.array([-2.0, 0.0, 1.0, 6.0, 7.0, 9.0])
-
-
-def assert_mean(draws: Any, expected: Any) -> None:
-    """Within five standard errors."""
-    draws = np.asarray(draws)
-    error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
-    assert (np.abs(draws.mean(axis=0) - np.asarray(expected)) < 5 * error).all()
 
 
 def particles(model: Any, guide: Any, params: Any, *args: Any) -> tuple[Any, Any]:
@@ -50,18 +44,6 @@ def assert_bound(model: Any, guide: Any, params: Any, closed_form: Any, *args: A
     assert_mean(losses, expected)
     for name in params:
         assert_mean(gradients[name], slopes[name])
-
-
-def abstract_run(guide: Any, *args: Any) -> Any:
-    """A run of the guide without arithmetic: its sites with their shapes."""
-    sites: dict[str, Any] = {}
-
-    def run(key: Any) -> None:
-        seeded = mx.handlers.seed(guide, rng_seed=key)
-        sites.update(mx.handlers.trace(seeded).get_trace(*args))
-
-    jax.eval_shape(run, KEY)
-    return sites
 
 
 def entropy(scale: Any) -> Any:

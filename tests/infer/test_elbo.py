@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-from closeness import assert_same
+from closeness import assert_mean, assert_same
 from elbo_oracles import (
     DATA,
     KEY,
     LOCS,
     PARTICLES,
     assert_equal_with_gradient,
-    assert_mean,
     emptyguide,
     loss,
     many_losses,

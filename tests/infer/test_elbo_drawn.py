@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from closeness import assert_same
+from closeness import assert_mean, assert_same
 from elbo_oracles import (
     DATA,
     KEY,
     LOCS,
-    assert_mean,
     assert_unbiased,
     loss,
     many_losses,

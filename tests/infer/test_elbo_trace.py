@@ -60,7 +60,10 @@ def fixed(pp: Any) -> tuple[Any, Any]:
 def test_without_noise_it_is_numpyros(elbo: Any):
     params = {"mu_loc": jnp.array(0.3), "weight": jnp.array(0.7), "v_loc": 0.5 + jnp.arange(4.0)}
     theirs: Any = numpyro.infer.Trace_ELBO()
-    numpyros = lambda p: -theirs.loss(KEY, p, *fixed(numpyro))  # noqa: E731
+
+    def numpyros(p: Any) -> Any:
+        return -theirs.loss(KEY, p, *fixed(numpyro))
+
     assert_equal_with_gradient(*fixed(mx), numpyros, params, elbo=elbo)
 
 

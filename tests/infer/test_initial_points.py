@@ -229,9 +229,10 @@ def test_data_that_do_not_serve_are_refused_with_the_sites_name(
 
 
 def test_bad_options_are_refused():
-    for count in (0, 1.5):
+    counts: list[Any] = [0, 1.5]
+    for count in counts:
         with pytest.raises(ValueError, match=rf"num_candidates.*>= 1, not {count}"):
-            init_to_kmeans_plusplus(values={"locs": LINE}, num_candidates=count)  # type: ignore[arg-type]
+            init_to_kmeans_plusplus(values={"locs": LINE}, num_candidates=count)
 
 
 @both

@@ -150,7 +150,6 @@ def test_a_subsample_chooses_distinct_elements_and_every_element_in_its_turn():
 
 
 def test_every_subset_is_as_likely_as_any_other():
-    """Small subsamples are chosen one by one, large ones by shuffling: here by the former."""
     size, count, draws = 40, 2, 40_000
 
     def subset(key: Any) -> Any:
@@ -168,11 +167,13 @@ def test_every_subset_is_as_likely_as_any_other():
     assert abs(chi_square - (pairs - 1)) < 5 * np.sqrt(2 * (pairs - 1))
 
 
-def test_a_small_part_of_a_large_plate_has_no_element_twice():
-    with mx.handlers.seed(rng_seed=0), mx.plate("n", 20_000, subsample_size=1000) as indices:
-        assert len(np.unique(indices)) == 1000
+@pytest.mark.parametrize(("size", "count"), [(20_000, 1000), (1000, 900), (5, 4)])
+def test_no_element_is_chosen_twice(size: int, count: int):
+    """Few are chosen one by one, 900 of 1000 by a shuffle."""
+    with mx.handlers.seed(rng_seed=0), mx.plate("n", size, subsample_size=count) as indices:
+        assert len(np.unique(indices)) == count
         assert indices.min() >= 0
-        assert indices.max() < 20_000
+        assert indices.max() < size
 
 
 def test_a_subsample_of_the_whole_size_is_the_whole_plate_and_needs_no_key():

@@ -25,7 +25,7 @@ import numpy as np
 from jax import Array
 
 from marginax.graph.validate import describe, is_concrete, is_fixed, satisfies
-from marginax.infer.initialization import InitStrategy, init_to_median, site_shape
+from marginax.infer.initialization import InitStrategy, init_to_median, site_key, site_shape
 from marginax.language.errors import ModelError
 from marginax.language.primitives import as_numbers
 from marginax.language.stack import Message
@@ -84,7 +84,7 @@ def init_to_random_points(
     if site["name"] not in (values or {}):
         return fallback(site)
     rows, shape = _rows_for(site, values)
-    return rows[_random_points(_key(site), rows, shape[0])].reshape(shape)
+    return rows[_random_points(site_key(site), rows, shape[0])].reshape(shape)
 
 
 def init_to_kmeans_plusplus(
@@ -152,14 +152,13 @@ def init_to_kmeans_plusplus(
         return fallback(site)
     rows, shape = _rows_for(site, values)
     candidates = 2 + int(math.log(shape[0])) if num_candidates is None else int(num_candidates)
-    return rows[_kmeans_plusplus(_key(site), rows, shape[0], candidates)].reshape(shape)
+    return rows[_kmeans_plusplus(site_key(site), rows, shape[0], candidates)].reshape(shape)
 
 
 def _random_points(key: Any, rows: Array, count: int) -> Array:
     """Indices of rows."""
-    score = (jax.random.bits(key, (len(rows),), jnp.uint32) >> 1).astype(
-        jnp.int32
-    )  # orders them; never negative
+    # A random order: the scores are never negative.
+    score = (jax.random.bits(key, (len(rows),), jnp.uint32) >> 1).astype(jnp.int32)
 
     def step(fresh: Array, _: None) -> tuple[Array, Array]:
         index = jnp.argmax(jnp.where(fresh, score, -1))
@@ -277,13 +276,3 @@ def _count_different(rows: np.ndarray, enough: int) -> int:
         if different >= enough or looked_at >= len(rows):
             return different
         looked_at *= 8
-
-
-def _key(site: Message) -> Any:
-    key = site["kwargs"].get("rng_key")
-    if key is None:
-        raise ModelError(
-            f"site '{site['name']}': its initial value is random and there is no key; run the model "
-            "under handlers.seed."
-        )
-    return key

@@ -45,7 +45,7 @@ def init_to_uniform(site: Message | None = None, radius: float = 2.0) -> Any:
         return partial(init_to_uniform, radius=radius)
     transform = biject_to(site["fn"].support)
     shape = transform.inverse_shape(site_shape(site))
-    value = jax.random.uniform(_key(site), shape, minval=-radius, maxval=radius)
+    value = jax.random.uniform(site_key(site), shape, minval=-radius, maxval=radius)
     return transform(value)
 
 
@@ -75,7 +75,7 @@ def init_to_sample(site: Message | None = None) -> Any:
         return init_to_sample
     if _is_improper(site):
         return init_to_uniform(site)
-    return site["fn"].sample(_key(site), _sample_shape(site))
+    return site["fn"].sample(site_key(site), _sample_shape(site))
 
 
 def init_to_median(site: Message | None = None, num_samples: int = 15) -> Any:
@@ -95,7 +95,7 @@ def init_to_median(site: Message | None = None, num_samples: int = 15) -> Any:
     if _is_improper(site):
         return init_to_uniform(site)
     transform = biject_to(site["fn"].support)
-    draws = site["fn"].sample(_key(site), (num_samples, *_sample_shape(site)))
+    draws = site["fn"].sample(site_key(site), (num_samples, *_sample_shape(site)))
     return transform(jnp.median(jax.vmap(transform.inv)(draws), axis=0))
 
 
@@ -148,7 +148,7 @@ def _sample_shape(site: Message) -> tuple[int, ...]:
     return tuple(site["kwargs"].get("sample_shape", ()))
 
 
-def _key(site: Message) -> Any:
+def site_key(site: Message) -> Any:
     key = site["kwargs"].get("rng_key")
     if key is None:
         raise ModelError(

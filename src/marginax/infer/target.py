@@ -157,9 +157,8 @@ def _unconstrained_shapes(
         lengths = tuple(steps.length for steps in reversed(site.get("steps", ())))
         own = biject_to(site["fn"].support).inverse_shape(site_shape(site))
         shapes[site["name"]] = (*lengths, *own)
-        return jnp.zeros(
-            site_shape(site)
-        )  # only its shape counts; an improper site cannot be drawn
+        # Only its shape counts; an improper site could not be drawn.
+        return jnp.zeros(site_shape(site))
 
     def run(key: Any) -> None:
         seeded = handlers.seed(model, rng_seed=key)

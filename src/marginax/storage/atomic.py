@@ -14,7 +14,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,29 +33,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     target = Path(os.path.realpath(path))
     _remove_abandoned(target)
-    unfinished, file = _begin(target)
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            if sys.platform == "win32":
-                file.close()  # an open file keeps its name there
-            os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        unfinished, file = _begin(target, stack)
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        if sys.platform == "win32":
+            file.close()  # an open file keeps its name there
+        os.replace(unfinished, target)
     _sync_folder(target.parent)
 
 
-def _begin(target: Path) -> tuple[Path, BinaryIO]:
-    """A new file beside the target, locked for as long as it is open."""
+def _begin(target: Path, stack: ExitStack) -> tuple[Path, BinaryIO]:
+    """A new file beside the target, locked for as long as it is open; the stack closes and removes it."""
     while True:
         path = target.with_name(f".{target.name}.{secrets.token_hex(8)}.unfinished")
-        file = open(path, "x+b")  # noqa: SIM115, the caller closes it
+        stack.callback(path.unlink, missing_ok=True)
+        file = stack.enter_context(path.open("x+b"))
         # Between the two lines another writer may have found the file unlocked and removed it.
         if _lock(file, wait=True) and path.exists():
             return path, file
-        file.close()
 
 
 def _remove_abandoned(target: Path) -> None:

@@ -3,7 +3,8 @@
 Two windows are compared: the last quarter of the steps so far, and the quarter before it. The run has
 converged when their average losses differ by less than a tolerance. Its unit is that of the loss, a
 natural logarithm: at 1e-4 nats the densities before and after differ by one part in ten thousand. Because
-the windows grow with the run, what is left to gain is of the order of what the last quarter gained.
+the windows grow with the run, what is left to gain is of the order of what the last quarter gained, if the
+loss falls by a constant factor or faster. Steps that are far too small for the way to go look the same.
 
 A noisy loss cannot be told to that precision. Two standard errors of the difference are added to the
 tolerance; a run then stops when no change can be seen any more above the noise.

@@ -117,10 +117,8 @@ def _of_model(
 ) -> list[tuple[Any, Any]]:
     try:
         model, sites, prepared = _prepared(model, guide, params, key, args, kwargs, True)
-    except (
-        IntractableError,
-        ModelError,
-    ):  # perhaps the loss does not sum them out either, but draws them
+    except (IntractableError, ModelError):
+        # Perhaps the loss does not sum them out either, but draws them.
         model, sites, prepared = _prepared(model, guide, params, key, args, kwargs, False)
     values = record(handlers.seed(model, jax.random.split(key)[1]), args, kwargs)
     found = []

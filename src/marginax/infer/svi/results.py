@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ class SVIRunResult(NamedTuple):
     """What all restarts did, if several were trained. ``print(result.restarts)`` says it in words."""
     initial_losses: np.ndarray | None = None
     """The first losses of all starts, shape (num_restarts,), where the best was selected by them."""
-    component_use: dict[str, np.ndarray] = {}  # noqa: RUF012
+    component_use: Mapping[str, np.ndarray] = MappingProxyType({})
     """With several restarts: for each categorical variable in a plate or scan that the guide leaves out, the
     expected number of elements in each of its values given what the guide draws, shape (number of values,)."""
 

@@ -557,16 +557,16 @@ class SVI:
     def _check_result(self, params: Mapping[str, Any], args: Any, kwargs: Any) -> dict[str, Site]:
         """Are the distributions still distributions? (Say, probabilities that sum to one.)"""
         sites: dict[str, Site] = {}
-        where = "guide"
+        which = "guide"
         try:
             for path in guide_paths(handlers.substitute(self.guide, data=params), args, kwargs):
-                where = "model"
+                which = "model"
                 model = handlers.substitute(self.model, data={**params, **path.chosen})
                 sites |= dict(path.sites) | collect_sites(model, *args, **kwargs)
-                where = "guide"
+                which = "guide"
         except ModelError as error:
             raise ModelError(
-                f"after optimisation the {where} is not valid: {error} Declare the parameter with "
+                f"after optimisation the {which} is not valid: {error} Declare the parameter with "
                 "the constraint that its use needs, for example constraint=constraints.simplex "
                 "for probabilities; the losses of this run mean nothing."
             ) from error
