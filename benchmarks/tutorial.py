@@ -37,8 +37,7 @@ def marginax() -> dict[str, float]:
 
     from marginax.infer import SVI, TraceEnum_ELBO
     from marginax.infer.autoguide import AutoDelta
-    from marginax.infer.mcmc import MCMC
-    from marginax.infer.nuts import NUTS
+    from marginax.infer.mcmc import MCMC, NUTS
     from marginax.optim import Adam
     from marginax.tutorial.mixture import DATA, model, plausible_start
 

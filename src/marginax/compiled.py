@@ -26,7 +26,11 @@ from jax.extend import core as jex_core
 
 MOST_REMEMBERED = 256
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_llvm_disable_expensive_passes": True,
+}
 """Options of XLA for a program that runs once: optimising it would take longer than it saves."""
 
 _remembered: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
@@ -70,20 +74,21 @@ def hoisted_jit(fn: Callable[..., Any], *example: Any) -> Callable[..., Any]:
     return hoisted(fn, *example).call
 
 
-def remembered(fn: Callable[..., Any], *example: Any, quick: bool = False) -> Hoisted:
+def remembered(
+    fn: Callable[..., Any], *example: Any, options: Mapping[str, Any] = MappingProxyType({})
+) -> Hoisted:
     """Like `hoisted`, but a program that was compiled before is used again.
 
     Not for functions that are differentiated afterwards: of a custom derivative a jaxpr shows the
-    name alone. Derivatives taken inside ``fn`` are part of its jaxpr. A ``quick`` program is compiled
-    without optimisation, for it will run once; not while something else is being traced.
+    name alone. Derivatives taken inside ``fn`` are part of its jaxpr. With ``options`` of XLA (`QUICK`, say) the
+    program cannot be called while something else is being traced.
     """
     closed, structure = _trace(fn, example)
     text = str(closed.jaxpr)
-    options = QUICK if quick else {}
     if "callback" in text or "..." in text:  # a Python function, or an array too long to print
         run = _runner(closed.jaxpr, structure, options)
     else:
-        key = (text, structure, quick)
+        key = (text, structure, tuple(sorted(options.items())))
         with _lock:
             run = _remembered.setdefault(key, _runner(closed.jaxpr, structure, options))
             _remembered.move_to_end(key)
@@ -93,10 +98,10 @@ def remembered(fn: Callable[..., Any], *example: Any, quick: bool = False) -> Ho
 
 
 def remembered_jit(
-    fn: Callable[..., Any], *example: Any, quick: bool = False
+    fn: Callable[..., Any], *example: Any, options: Mapping[str, Any] = MappingProxyType({})
 ) -> Callable[..., Any]:
     """Of `remembered`, the function alone."""
-    return remembered(fn, *example, quick=quick).call
+    return remembered(fn, *example, options=options).call
 
 
 def _trace(fn: Callable[..., Any], example: Any) -> tuple[jex_core.ClosedJaxpr, Any]:

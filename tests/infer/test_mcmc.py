@@ -1,6 +1,10 @@
 """MCMC draws from the posterior, as exact integrals and conjugate formulas tell."""
 
 import itertools
+import os
+import re
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -13,7 +17,7 @@ from scipy import stats
 
 import marginax as mx
 import marginax.distributions as dist
-from marginax.infer import MCMC, NUTS, init_to_value
+from marginax.infer import HMC, MCMC, NUTS, init_to_value
 
 KEY = jax.random.key(0)
 
@@ -148,12 +152,21 @@ def test_chains_differ(by_chain: Any):
 def test_extra_fields_are_those_of_every_draw(closed_forms: MCMC):
     fields = closed_forms.get_extra_fields(group_by_chain=True)
     assert {name: field.shape for name, field in fields.items()} == dict.fromkeys(
-        ["accept_prob", "diverging", "energy", "num_steps", "potential_energy"], (4, 1000)
+        [
+            *["accept_prob", "diverging", "energy", "num_steps", "potential_energy"],
+            *["step_size", "tree_depth"],
+        ],
+        (4, 1000),
     )
     assert closed_forms.get_extra_fields()["energy"].shape == (4000,)
     assert 0.75 < float(fields["accept_prob"].mean()) < 0.97
     assert not fields["diverging"].any()
-    assert closed_forms.last_state.position["mu"].shape == (4,)
+    for name, dtype in (("diverging", bool), ("num_steps", np.int32), ("energy", np.float32)):
+        assert fields[name].dtype == dtype
+    # Doubled d times, a trajectory has between 2**(d - 1) and 2**d - 1 steps.
+    depth = np.asarray(fields["tree_depth"])
+    assert (fields["num_steps"] >= 2 ** (depth - 1)).all()
+    assert (fields["num_steps"] < 2**depth).all()
 
 
 def test_the_summary_has_the_latent_sites(closed_forms: MCMC, capsys: pytest.CaptureFixture[str]):
@@ -164,7 +177,7 @@ def test_the_summary_has_the_latent_sites(closed_forms: MCMC, capsys: pytest.Cap
         *["mu", "p", "rate", "weights[0]", "weights[1]", "weights[2]", "heavy", "high", "below"],
         *["group[0]", "group[1]", "group[2]"],
     ]
-    assert lines[-1] == "divergences: 0"
+    assert re.fullmatch(r"divergences: 0, E-BFMI: [0-9.]+(, [0-9.]+){3}", lines[-1])
     closed_forms.print_summary(exclude_deterministic=False)
     assert "odds" in capsys.readouterr().out
 
@@ -230,6 +243,10 @@ def two_chains() -> MCMC:
     return run(small, num_chains=2, step_size=0.3)
 
 
+# Steps so small that the chain stays where it begins; the trajectories are cut off, of course.
+tiny_steps = pytest.mark.filterwarnings("ignore:.*were cut off at max_tree_depth")
+
+
 def draws_of(mcmc: MCMC) -> Any:
     return mcmc.get_samples(group_by_chain=True)
 
@@ -252,6 +269,7 @@ def test_thinning_keeps_every_so_manyth_draw(two_chains: MCMC):
     assert_same(fields["energy"], all_fields["energy"][:, 4::5])
 
 
+@tiny_steps
 def test_chains_begin_at_the_given_unconstrained_values():
     start = {"mu": np.array([5.0, -5.0]), "spread": np.array([0.0, 1.0])}
     mcmc = run(small, draws=1, num_chains=2, step_size=1e-6, init_params=start)
@@ -260,6 +278,7 @@ def test_chains_begin_at_the_given_unconstrained_values():
     np.testing.assert_allclose(draws["spread"], np.exp([0.0, 1.0]), atol=0.01)
 
 
+@tiny_steps
 def test_chains_begin_where_the_strategy_says_and_in_double_precision():
     strategy = init_to_value(values={"mu": 4.0, "spread": 2.0})
     with jax.enable_x64(True):
@@ -269,6 +288,7 @@ def test_chains_begin_where_the_strategy_says_and_in_double_precision():
     np.testing.assert_allclose(draws["spread"], [2.0], atol=0.01)
 
 
+@tiny_steps
 def test_a_start_is_looked_for_until_the_density_is_finite():
     def picky() -> None:
         x = mx.sample("x", dist.Normal(0.0, 1.0))
@@ -276,6 +296,126 @@ def test_a_start_is_looked_for_until_the_density_is_finite():
 
     draws = run(picky, draws=1, num_chains=4, step_size=1e-6).get_samples()
     assert (draws["x"] > 1.5).all()
+
+
+def test_hmc_draws_from_the_same_posterior():
+    kernel = HMC(mixture, trajectory_length=2.0)
+    mcmc = MCMC(kernel, num_warmup=500, num_samples=1000, num_chains=2, progress_bar=False)
+    mcmc.run(KEY, MIXTURE)
+    w, s, probability = mixture_on_a_grid()
+    for name, values in (("weight", w), ("scale", s)):
+        assert_mean(
+            mcmc.get_samples(group_by_chain=True)[name], float((values * probability).sum())
+        )
+    fields = mcmc.get_extra_fields()
+    steps = np.ceil(2.0 / np.asarray(fields["step_size"], np.float64))
+    np.testing.assert_allclose(fields["num_steps"], steps, atol=1)  # a quotient near a whole number
+    assert "tree_depth" not in fields
+
+
+def test_chains_one_after_the_other_are_those_in_lockstep(two_chains: MCMC):
+    one_by_one = run(small, num_chains=2, step_size=0.3, chain_method="sequential")
+    for name, draws in draws_of(two_chains).items():
+        np.testing.assert_allclose(draws_of(one_by_one)[name], draws, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_goes_on_from_the_state_of_another_without_warm_up():
+    mcmc = run(small, warmup=30, draws=5, num_chains=2)
+    step_size = mcmc.get_extra_fields(group_by_chain=True)["step_size"]
+    last = mcmc.last_state
+    assert last is not None
+    mcmc.post_warmup_state = last
+    mcmc.run(jax.random.key(1))
+    again = mcmc.get_extra_fields(group_by_chain=True)
+    np.testing.assert_array_equal(again["step_size"], step_size)
+    assert len(np.unique(step_size)) == 2  # each chain has its own, and it is not adapted any more
+    mcmc.warmup(KEY)
+    assert mcmc.post_warmup_state is not None
+    warmed_up = mcmc.post_warmup_state.adaptation.step_size.log_step_size_avg
+    np.testing.assert_allclose(np.exp(warmed_up), step_size[:, 0], rtol=1e-6)
+
+
+def test_a_state_of_another_model_is_refused():
+    def other() -> None:
+        mx.sample("x", dist.Normal(jnp.zeros(3), 1.0).to_event(1))
+
+    mcmc = run(other, draws=1, step_size=0.5)
+    other_state, mcmc = mcmc.last_state, run(small, draws=1, step_size=0.5)
+    mcmc.post_warmup_state = other_state
+    with pytest.raises(mx.ModelError, match="post_warmup_state is of another model"):
+        mcmc.run(KEY)
+
+
+SWITCHES = """
+import jax, jax.numpy as jnp, numpy as np
+import marginax as mx, marginax.distributions as dist
+
+def model():
+    mx.sample("x", dist.Normal(jnp.zeros(2), jnp.array([1.0, 3.0])).to_event(1))
+
+draws = {}
+for method in ("parallel", "vectorized"):
+    mcmc = mx.infer.MCMC(mx.infer.NUTS(model, step_size=0.5), num_warmup=0, num_samples=8,
+                         num_chains=4, progress_bar=False, chain_method=method)
+    mcmc.run(jax.random.key(0))
+    draws[method] = np.asarray(mcmc.get_samples(group_by_chain=True)["x"])
+    devices = mcmc.last_state.state.position.devices()
+    assert len(devices) == {"parallel": 2, "vectorized": 1}[method], devices
+np.testing.assert_allclose(draws["parallel"], draws["vectorized"], rtol=1e-3, atol=1e-4)
+"""
+
+
+def test_chains_are_spread_over_the_devices_there_are():
+    """In a process of its own, for the number of devices is settled when JAX begins."""
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    subprocess.run(
+        [sys.executable, "-c", SWITCHES], check=True, env=os.environ | {"XLA_FLAGS": flags}
+    )
+
+
+# -- models whose latent sites are all discrete
+
+
+def test_a_model_without_continuous_sites_is_drawn_from_exactly():
+    table = np.array([[0.1, 0.6], [0.7, 0.2]])
+
+    def coins() -> None:
+        a = mx.sample("a", dist.Bernoulli(0.3))
+        with mx.plate("three", 3):
+            b = mx.sample("b", dist.Bernoulli(0.5))
+            mx.sample("x", dist.Bernoulli(jnp.asarray(table)[a, b]), obs=jnp.array([1, 0, 1]))
+
+    mcmc = run(coins, draws=3000, num_chains=2)
+    draws = mcmc.get_samples(group_by_chain=True)
+    assert {name: value.shape for name, value in draws.items()} == {
+        "a": (2, 3000),
+        "b": (2, 3000, 3),
+    }
+    likelihood = np.stack([table, 1 - table, table])  # of each x, by a and b
+    by_a = np.array([0.7, 0.3]) * (0.5 * likelihood).sum(-1).prod(0)
+    p_a = by_a / by_a.sum()
+    given_a = likelihood / likelihood.sum(-1, keepdims=True)
+    p_b = (p_a[:, None] * given_a[..., 1].T).sum(0)
+    for found, p in [
+        (draws["a"], p_a[1]),
+        *zip(np.moveaxis(np.asarray(draws["b"]), -1, 0), p_b, strict=True),
+    ]:
+        assert np.mean(found) == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / 6000))
+    assert (draws["a"][0] != draws["a"][1]).any()
+    assert mcmc.get_extra_fields() == {}
+    mcmc.print_summary()
+
+
+def test_impossible_data_of_a_discrete_model_are_an_error():
+    def model() -> None:
+        z = mx.sample("z", dist.Bernoulli(0.5))
+        mx.sample("x", dist.Bernoulli(0.0 * z), obs=1.0)
+
+    with pytest.raises(mx.ModelError, match="'x'.*-inf"):
+        run(model)
+
+
+# -- what is said of a run
 
 
 def test_divergences_are_a_warning():
@@ -308,7 +448,7 @@ def test_a_model_may_need_its_data_as_numbers():
     [
         ({"mu": 0.0}, "'spread'.*no value"),
         ({"mu": 0.0, "spread": 0.0, "nu": 1.0}, "'nu'.*'mu', 'spread'"),
-        ({"mu": np.zeros(3), "spread": 0.0}, r"'mu'.*shape \(3,\)"),
+        ({"mu": np.zeros(3), "spread": 0.0}, r"'mu'.*shape \(3,\).*should be \(\), or \(1,\)"),
         ({"mu": np.nan, "spread": 0.0}, "'mu'.*NaN"),
         ({"mu": "zero", "spread": 0.0}, "'mu'.*numbers"),
     ],
@@ -384,15 +524,12 @@ def test_what_cannot_be_moved_is_refused():
     def count() -> None:
         mx.sample("count", dist.Poisson(mx.sample("rate", dist.Gamma(1.0, 1.0))))
 
-    def discrete() -> None:
-        mx.sample("z", dist.Bernoulli(0.5))
-
     def subsampled() -> None:
         loc = mx.sample("loc", dist.Normal(0.0, 1.0))
         with mx.plate("rows", 4, subsample_size=2):
             mx.sample("x", dist.Normal(loc, 1.0), obs=jnp.zeros(2))
 
-    for model, name in ((count, "count"), (discrete, "z"), (subsampled, "rows")):
+    for model, name in ((count, "count"), (subsampled, "rows")):
         with pytest.raises(mx.ModelError, match=f"'{name}'"):
             run(model)
 

@@ -41,10 +41,18 @@ from marginax.infer.svi import (
 )
 
 if TYPE_CHECKING:
-    from marginax.infer.mcmc import MCMC as MCMC
-    from marginax.infer.nuts import NUTS as NUTS
+    from marginax.infer.arviz_data import to_arviz as to_arviz
+    from marginax.infer.label_switching import Relabelled as Relabelled, relabel as relabel
+    from marginax.infer.mcmc import HMC as HMC, MCMC as MCMC, NUTS as NUTS
 
-_LATE = {"MCMC": "marginax.infer.mcmc", "NUTS": "marginax.infer.nuts"}  # they load BlackJAX
+_LATE = {  # they load BlackJAX, or are not needed by most
+    "HMC": "marginax.infer.mcmc",
+    "MCMC": "marginax.infer.mcmc",
+    "NUTS": "marginax.infer.mcmc",
+    "Relabelled": "marginax.infer.label_switching",
+    "relabel": "marginax.infer.label_switching",
+    "to_arviz": "marginax.infer.arviz_data",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-STRETCHES = 20
 
 
 class Bar:
@@ -17,13 +14,6 @@ class Bar:
         self.total = total
         self._display = display
         self._task = task
-
-    def stretches(self, first: int = 0, last: int | None = None) -> list[tuple[int, int]]:
-        """The stretches to run: one if nobody watches, else enough for the bar to move."""
-        count = (self.total if last is None else last) - first
-        pieces = 1 if self._display is None else min(STRETCHES, count)
-        edges = [first + count * i // pieces for i in range(pieces + 1)]
-        return list(itertools.pairwise(edges))
 
     def advance(self, done: int, note: str) -> None:
         """Say how far the loop is."""

@@ -46,10 +46,14 @@ class Target:
         """Log density of an unconstrained position, Jacobians included, shape ()."""
         return log_density(replace(self.prepared, values=position))
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a site's unconstrained value."""
+        return self.prepared.graph.latents[name].shape
+
     def compiled_log_density(self) -> Callable[[Mapping[str, Any]], Array]:
         """The same as a function that is traced once, however often a sampler's program calls it."""
-        latents = self.prepared.graph.latents
-        example = {n: jax.ShapeDtypeStruct(latents[n].shape, latents[n].dtype) for n in self.sites}
+        dtype = jnp.result_type(float)
+        example = {name: jax.ShapeDtypeStruct(self.shape(name), dtype) for name in self.sites}
         return hoisted_jit(self.log_density, example)
 
     def constrain(self, position: Mapping[str, Any]) -> dict[str, Array]:

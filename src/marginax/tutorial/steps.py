@@ -14,8 +14,7 @@ from jax import Array
 
 from marginax.infer import SVI, SVIRunResult, TraceEnum_ELBO, infer_discrete
 from marginax.infer.autoguide import AutoDelta
-from marginax.infer.mcmc import MCMC
-from marginax.infer.nuts import NUTS
+from marginax.infer.mcmc import MCMC, NUTS
 from marginax.infer.summary import summary_table
 from marginax.language import handlers
 from marginax.marginal import marginalize

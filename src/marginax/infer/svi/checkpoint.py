@@ -7,19 +7,14 @@ has the saved leaves put in.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import marginax.storage as storage
-from marginax.compiled import Hoisted
 from marginax.infer.svi.training import History, Trained
 from marginax.language.errors import ModelError
 
@@ -51,49 +46,6 @@ def group(prefix: str, arrays: Arrays) -> dict[str, np.ndarray]:
 def prefixed(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """The entries under names with a prefix."""
     return {prefix + name: array for name, array in arrays.items()}
-
-
-def key_numbers(key: Any) -> Any:
-    """The numbers of a random key, old-style or new."""
-    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(key) if is_typed else key
-
-
-def fingerprint(*values: Any) -> str:
-    """A digest of arrays, plain values, and functions (of which the name counts).
-
-    Raises
-    ------
-    TypeError
-        For a value of which it cannot be told whether it is the same as another.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(values):
-        digest.update(jax.tree_util.keystr(path).encode())
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        if isinstance(leaf, str | int | float | complex | bool | bytes):
-            digest.update(f"{type(leaf).__name__} {leaf!r}".encode())
-        elif (
-            isinstance(leaf, jax.Array | np.ndarray | np.generic)
-            and np.asarray(leaf).dtype != object
-        ):
-            array = np.ascontiguousarray(leaf)
-            digest.update(f"{array.dtype}{np.shape(leaf)}".encode())
-            digest.update(array.tobytes())
-        elif callable(leaf) and hasattr(leaf, "__qualname__"):
-            digest.update(f"{leaf.__module__}.{leaf.__qualname__}".encode())
-        else:
-            raise TypeError(
-                f"SVI.run: with a checkpoint the arguments must be arrays, plain values or functions, so that it "
-                f"can be told whether they are the same again; {jax.tree_util.keystr(path)} is a {type(leaf).__name__}."
-            )
-    return digest.hexdigest()
-
-
-def program_fingerprint(program: Hoisted) -> str:
-    """A digest of a traced program, but for the addresses that it prints."""
-    return fingerprint(re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr)), program.consts)
 
 
 def write_run(

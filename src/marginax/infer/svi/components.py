@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from marginax.compiled import remembered_jit
+from marginax.compiled import QUICK, remembered_jit
 from marginax.elimination.semiring import SUM
 from marginax.graph.sites import Site
 from marginax.infer.elbo.guide_paths import guide_paths
@@ -70,7 +70,7 @@ def component_use(
         marginals, _ = weights(prepared, SUM, [(name,) for name in names])
         return [jnp.sum(m, axis=tuple(range(m.ndim - 1))) for m in marginals]
 
-    found = remembered_jit(counts, dict(params), key, quick=True)
+    found = remembered_jit(counts, dict(params), key, options=QUICK)
     return dict(zip(names, map(np.asarray, found(dict(params), key)), strict=True))
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import optax
 from jax import Array
 
-from marginax.compiled import remembered, remembered_jit
-from marginax.infer.svi.checkpoint import program_fingerprint
+from marginax.compiled import QUICK, remembered, remembered_jit
+from marginax.infer.fingerprint import program_fingerprint
 from marginax.infer.svi.objective import Objective, check_line_search, make_objective
 from marginax.infer.svi.training import CAPACITY, Stretch, SVIState, make_stretch
 
@@ -51,7 +51,7 @@ def first_losses(objective: Objective, states: SVIState, batch: Any) -> np.ndarr
 
         return jax.vmap(one)(states)
 
-    return np.asarray(remembered_jit(each, states, quick=True)(states))
+    return np.asarray(remembered_jit(each, states, options=QUICK)(states))
 
 
 def training_program(
@@ -107,7 +107,7 @@ def pick(states: SVIState, which: int, as_batch: bool = False) -> SVIState:
         chosen = jax.tree.map(lambda leaf: leaf[i], states)
         return jax.tree.map(lambda leaf: leaf[None], chosen) if as_batch else chosen
 
-    return remembered_jit(one, states, 0, quick=True)(states, which)
+    return remembered_jit(one, states, 0, options=QUICK)(states, which)
 
 
 def _split(batch: Any) -> tuple[list[Array], Callable[[list[Array]], Any], Hashable]:

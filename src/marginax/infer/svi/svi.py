@@ -27,18 +27,17 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
 import marginax.storage as storage
-from marginax.compiled import remembered_jit
+from marginax.compiled import QUICK, remembered_jit
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites
 from marginax.graph.validate import check_value, is_concrete
 from marginax.infer.batches import Minibatches, prefetched
 from marginax.infer.cuts import check_cuts
 from marginax.infer.elbo.guide_paths import guide_paths
+from marginax.infer.fingerprint import fingerprint, key_numbers
 from marginax.infer.progress import progress
 from marginax.infer.svi.checkpoint import (
     SavedRun,
     SavedState,
-    fingerprint,
-    key_numbers,
     read_run,
     write_run,
 )
@@ -159,7 +158,7 @@ class SVI:
             return self._initial(key, init_params, args, kwargs)
 
         if is_concrete((rng_key, args, kwargs, init_params)):
-            make = remembered_jit(make, rng_key, quick=True)
+            make = remembered_jit(make, rng_key, options=QUICK)
         values, state = make(rng_key)
         self._check_initial(values)
         return state
@@ -504,7 +503,7 @@ class SVI:
             states = saved.state.fill(jax.eval_shape(make, rng_key)[1])
             return Trained(states, saved.params, saved.history, saved.stopped)
         if init_state is None:
-            values, states = remembered_jit(make, rng_key, quick=True)(rng_key)
+            values, states = remembered_jit(make, rng_key, options=QUICK)(rng_key)
             self._check_initial(values)
             return Trained(states, {}, no_history(count, self._constraints), "")
         if isinstance(init_state, SavedState):

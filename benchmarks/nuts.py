@@ -1,0 +1,385 @@
+"""Collapsed NUTS in Marginax, NumPyro and Pyro: the first posterior, many draws, many chains, much data.
+
+Each contestant runs in a fresh process, in turn; imports are not counted. Medians of the runs are shown.
+
+    python benchmarks/nuts.py [--pyro PYTHON] [--runs N] [--only PART ...]
+
+NumPyro runs in the same environment (it needs `funsor`); PYTHON is an interpreter whose environment has
+`pyro-ppl torch`.
+
+Parts:
+
+- ``first``: the tutorial's posterior, 50 + 250 draws, from the model to the draws, compilation included.
+- ``draws``: 10,000 draws of the same model; leapfrogs of these draws divided by the time that they take: that of a
+  run of 500 + 10,000 less that of one of 500 + 1, both compiled before. "by hand" is the density written out in JAX
+  with its discrete sites summed out, given to BlackJAX's NUTS in a compiled loop.
+- ``chains``: 64 chains at once, 300 + 300 draws, of a mixture of two whose labels are told apart by their priors.
+- ``mixture``: five Gaussians, 100,000 points, one chain, 100 + 100 draws.
+- ``hmm``: three states, 5,000 steps, one chain, 50 + 50 draws.
+
+The last three give effective draws (of the worst scalar, bulk, by ArviZ) per second, with compilation and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+POINTS = [0.0, 1.0, 10.0, 11.0, 12.0]
+PARTS = ("first", "draws", "chains", "mixture", "hmm")
+SIZES = {"chains": (300, 300, 64), "mixture": (100, 100, 1), "hmm": (50, 50, 1)}
+"""Warm-up, draws, chains."""
+
+
+def timed(job: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = job()
+    return time.perf_counter() - start, result
+
+
+# -- data, the same for all
+
+
+def mixture_data() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    which = rng.choice(5, size=100_000, p=[0.3, 0.25, 0.2, 0.15, 0.1])
+    return (rng.normal(size=100_000) * (1 + 0.2 * which) + 6.0 * which).astype(np.float32)
+
+
+def hmm_data() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    state, y = 0, []
+    for _ in range(5_000):
+        state = state if rng.random() < 0.9 else int(rng.integers(3))
+        y.append(rng.normal(4.0 * state, 1.0))
+    return np.array(y, np.float32)
+
+
+STARTS: dict[str, dict[str, Any]] = {
+    "chains": {},
+    "mixture": {
+        "weights": np.array([0.3, 0.25, 0.2, 0.15, 0.1], np.float32),
+        "locs": 6.0 * np.arange(5, dtype=np.float32),
+        "scales": 1 + 0.2 * np.arange(5, dtype=np.float32),
+    },
+    "hmm": {
+        "rows": np.full((3, 3), 0.05, np.float32) + 0.85 * np.eye(3, dtype=np.float32),
+        "locs": 4.0 * np.arange(3, dtype=np.float32),
+    },
+}
+
+
+# -- the models, for two libraries with the same names
+
+
+def models(pp: Any, dist: Any, scan: Any, enumerated: dict[str, Any]) -> dict[str, Any]:
+    """``enumerated`` is what a discrete site needs to be told, for NumPyro."""
+    import jax.numpy as jnp
+
+    def tutorial(data: Any) -> None:
+        weights = pp.sample("weights", dist.Dirichlet(0.5 * jnp.ones(2)))
+        scale = pp.sample("scale", dist.LogNormal(0.0, 2.0))
+        with pp.plate("components", 2):
+            locs = pp.sample("locs", dist.Normal(0.0, 10.0))
+        with pp.plate("data", len(data)):
+            assignment = pp.sample("assignment", dist.Categorical(weights), infer=enumerated)
+            pp.sample("obs", dist.Normal(locs[assignment], scale), obs=data)
+
+    def told_apart(data: Any) -> None:
+        weight = pp.sample("weight", dist.Beta(2.0, 2.0))
+        scale = pp.sample("scale", dist.LogNormal(0.0, 1.0))
+        with pp.plate("components", 2):
+            locs = pp.sample("locs", dist.Normal(jnp.array([0.5, 11.0]), 1.0))
+        with pp.plate("data", len(data)):
+            z = pp.sample("z", dist.Bernoulli(weight), infer=enumerated)
+            pp.sample("obs", dist.Normal(locs[z], scale), obs=data)
+
+    def mixture(x: Any) -> None:
+        weights = pp.sample("weights", dist.Dirichlet(jnp.ones(5)))
+        with pp.plate("components", 5):
+            locs = pp.sample("locs", dist.Normal(10.0, 20.0))
+            scales = pp.sample("scales", dist.LogNormal(0.0, 1.0))
+        with pp.plate("data", len(x)):
+            z = pp.sample("z", dist.Categorical(weights), infer=enumerated)
+            pp.sample("x", dist.Normal(locs[z], scales[z]), obs=x)
+
+    def hmm(y: Any) -> None:
+        with pp.plate("states", 3):
+            rows = pp.sample("rows", dist.Dirichlet(jnp.ones(3)))
+            locs = pp.sample("locs", dist.Normal(4.0, 5.0))
+
+        def step(z: Any, y: Any) -> Any:
+            z = pp.sample("z", dist.Categorical(rows[z]), infer=enumerated)
+            pp.sample("y", dist.Normal(locs[z], 1.0), obs=y)
+            return z, None
+
+        scan(step, 0, y)
+
+    return {
+        "first": (tutorial, POINTS),
+        "draws": (tutorial, POINTS),
+        "chains": (told_apart, POINTS),
+        "mixture": (mixture, None),
+        "hmm": (hmm, None),
+    }
+
+
+def data_of(part: str, points: Any) -> Any:
+    import jax.numpy as jnp
+
+    data = {"mixture": mixture_data, "hmm": hmm_data}.get(part, lambda: np.array(points))
+    return jnp.asarray(data(), jnp.float32)
+
+
+# -- the contestants; each returns numbers that can be written as JSON
+
+
+def with_numpyros_names(
+    part: str, mcmc_of: Callable[[Any, int, int, int], Any], model: Any, points: Any
+) -> dict[str, Any]:
+    """Marginax and NumPyro are asked in the same way."""
+    import jax
+
+    data = data_of(part, points)
+
+    def run(warmup: int, draws: int, chains: int = 1, seed: int = 1) -> Any:
+        mcmc = mcmc_of(model, warmup, draws, chains)
+        mcmc.run(jax.random.key(seed), data, extra_fields=("num_steps",))
+        jax.block_until_ready(mcmc.get_samples())
+        return mcmc
+
+    if part == "first":
+        return {"seconds": timed(lambda: run(50, 250))[0]}
+    if part == "draws":
+        run(500, 1), run(500, 10_000)
+        short, _ = timed(lambda: run(500, 1))
+        seconds, mcmc = timed(lambda: run(500, 10_000))
+        leapfrogs = int(mcmc.get_extra_fields()["num_steps"].sum())
+        return {"seconds": seconds - short, "leapfrogs": leapfrogs}
+    warmup, draws, chains = SIZES[part]
+    first, _ = timed(lambda: run(warmup, draws, chains))
+    again, mcmc = timed(lambda: run(warmup, draws, chains))
+    samples = mcmc.get_samples(group_by_chain=True)
+    leapfrogs = int(mcmc.get_extra_fields()["num_steps"].sum())
+    return {"first": first, "again": again, "leapfrogs": leapfrogs} | quality(samples)
+
+
+def quality(samples: dict[str, Any]) -> dict[str, Any]:
+    """The worst effective number of draws, and the means and their errors."""
+    from arviz_stats.base.array import array_stats as stats
+
+    array_stats: Any = stats
+    worst, means = np.inf, {}
+    for name, value in sorted(samples.items()):
+        draws = np.asarray(value, np.float64)
+        draws = draws.reshape((*draws.shape[:2], -1))
+        for i in range(draws.shape[-1]):
+            axes = {"chain_axis": 0, "draw_axis": 1}
+            worst = min(worst, float(array_stats.ess(draws[..., i], method="bulk", **axes)))
+            error = float(array_stats.mcse(draws[..., i], method="mean", **axes))
+            means[f"{name}[{i}]"] = (float(draws[..., i].mean()), error)
+    return {"ess": worst, "means": means}
+
+
+def marginax(part: str) -> dict[str, Any]:
+    import marginax as mx
+    import marginax.distributions as dist
+
+    model, points = models(mx, dist, mx.scan, {})[part]
+    NUTS, MCMC = mx.infer.NUTS, mx.infer.MCMC  # loads BlackJAX, before the clock starts
+
+    def mcmc_of(model: Any, warmup: int, draws: int, chains: int) -> Any:
+        strategy = mx.infer.init_to_value(values=STARTS.get(part, {}))
+        kernel = NUTS(model, init_strategy=strategy) if STARTS.get(part) else NUTS(model)
+        return MCMC(
+            kernel,
+            num_warmup=warmup,
+            num_samples=draws,
+            num_chains=chains,
+            progress_bar=False,
+        )
+
+    return with_numpyros_names(part, mcmc_of, model, points)
+
+
+def numpyro(part: str) -> dict[str, Any]:
+    import funsor  # pyright: ignore[reportMissingImports]
+    import numpyro as npy
+    import numpyro.distributions as dist
+    from numpyro.contrib.control_flow import scan
+    from numpyro.infer import MCMC, NUTS, init_to_value
+
+    funsor.set_backend("jax")
+    model, points = models(npy, dist, scan, {"enumerate": "parallel"})[part]
+
+    def mcmc_of(model: Any, warmup: int, draws: int, chains: int) -> Any:
+        start = STARTS.get(part)
+        kernel = NUTS(model, init_strategy=init_to_value(values=start)) if start else NUTS(model)
+        return MCMC(
+            kernel,
+            num_warmup=warmup,
+            num_samples=draws,
+            num_chains=chains,
+            chain_method="vectorized",
+            progress_bar=False,
+        )
+
+    return with_numpyros_names(part, mcmc_of, model, points)
+
+
+def by_hand(part: str) -> dict[str, Any]:
+    """10,000 draws of the tutorial's density, written out, by BlackJAX."""
+    import blackjax
+    import jax
+    import jax.numpy as jnp
+    from jax.scipy import stats
+    from jax.scipy.special import logsumexp
+
+    kernels: Any = blackjax
+    data = data_of(part, POINTS)
+
+    def log_density(p: dict[str, Any]) -> Any:
+        log_weights = jnp.stack([jax.nn.log_sigmoid(-p["odds"]), jax.nn.log_sigmoid(p["odds"])])
+        prior = jnp.sum(0.5 * log_weights)  # Dirichlet(0.5, 0.5), times the Jacobian of the odds
+        prior += stats.norm.logpdf(p["log_scale"], 0.0, 2.0)
+        prior += stats.norm.logpdf(p["locs"], 0.0, 10.0).sum()
+        each = log_weights + stats.norm.logpdf(data[:, None], p["locs"], jnp.exp(p["log_scale"]))
+        return prior + logsumexp(each, axis=1).sum()
+
+    start = {"odds": jnp.zeros(()), "log_scale": jnp.zeros(()), "locs": jnp.array([0.0, 10.0])}
+    adaptation = kernels.window_adaptation(kernels.nuts, log_density)
+    (state, found), _ = adaptation.run(jax.random.key(0), start, 500)
+    kernel = kernels.nuts(log_density, **found)
+
+    @jax.jit
+    def draw(key: Any, state: Any) -> Any:
+        def step(state: Any, key: Any) -> Any:
+            state, info = kernel.step(key, state)
+            return state, (state.position, info.num_integration_steps)
+
+        return jax.lax.scan(step, state, jax.random.split(key, 10_000))[1]
+
+    jax.block_until_ready(draw(jax.random.key(1), state))
+    seconds, found = timed(lambda: jax.block_until_ready(draw(jax.random.key(2), state)))
+    return {"seconds": seconds, "leapfrogs": int(found[1].sum())}
+
+
+def pyro(part: str) -> dict[str, Any]:
+    import pyro as pyr  # pyright: ignore[reportMissingImports]
+    import pyro.distributions as dist  # pyright: ignore[reportMissingImports]
+    import torch  # pyright: ignore[reportMissingImports]
+    from pyro.infer import MCMC, NUTS, config_enumerate  # pyright: ignore[reportMissingImports]
+
+    data = torch.tensor(POINTS)
+
+    @config_enumerate
+    def model(data: Any) -> None:
+        weights = pyr.sample("weights", dist.Dirichlet(0.5 * torch.ones(2)))
+        scale = pyr.sample("scale", dist.LogNormal(0.0, 2.0))
+        with pyr.plate("components", 2):
+            locs = pyr.sample("locs", dist.Normal(0.0, 10.0))
+        with pyr.plate("data", len(data)):
+            assignment = pyr.sample("assignment", dist.Categorical(weights))
+            pyr.sample("obs", dist.Normal(locs[assignment], scale), obs=data)
+
+    def explore() -> None:
+        mcmc = MCMC(NUTS(model), num_samples=250, warmup_steps=50, disable_progbar=True)
+        mcmc.run(data)
+        mcmc.get_samples()
+
+    pyr.set_rng_seed(2)
+    return {"seconds": timed(explore)[0]}
+
+
+CONTESTANTS = {"marginax": marginax, "by hand": by_hand, "numpyro": numpyro, "pyro": pyro}
+RUNNERS = {
+    "first": ("marginax", "numpyro", "pyro"),
+    "draws": ("marginax", "by hand", "numpyro"),
+    "chains": ("marginax", "numpyro"),
+    "mixture": ("marginax", "numpyro"),
+    "hmm": ("marginax", "numpyro"),
+}
+
+
+# -- tables
+
+
+def show(part: str, found: dict[str, dict[str, Any]]) -> None:
+    print(f"\n{part}")
+    if part == "first":
+        for name, result in found.items():
+            ratio = result["seconds"] / found["marginax"]["seconds"]
+            print(f"  {name:9} {result['seconds']:8.2f} s   {ratio:6.2f} x marginax")
+        return
+    if part == "draws":
+        for name, result in found.items():
+            rate = result["leapfrogs"] / result["seconds"]
+            ours = found["marginax"]["leapfrogs"] / found["marginax"]["seconds"]
+            print(
+                f"  {name:9} {rate:10,.0f} leapfrogs/s  ({result['leapfrogs'] / 1e4:.1f} a draw)  "
+                f"{1e6 / rate:6.2f} µs each   {ours / rate:6.2f} x slower than marginax"
+            )
+        return
+    warmup, draws, chains = SIZES[part]
+    print(f"  {chains} chain(s), {warmup} + {draws} draws")
+    ours = found["marginax"]
+    for name, result in found.items():
+        cold, warm = result["ess"] / result["first"], result["ess"] / result["again"]
+        less = [ours["ess"] / ours[k] / rate for k, rate in (("first", cold), ("again", warm))]
+        print(
+            f"  {name:9} first {result['first']:7.2f} s, again {result['again']:7.2f} s, {result['leapfrogs']:,} "
+            f"leapfrogs, worst ESS {result['ess']:7.0f}; ESS/s {cold:8.1f} with and {warm:8.1f} without "
+            f"compilation ({less[0]:.1f} and {less[1]:.1f} x less)"
+        )
+    compare_means(ours["means"], found["numpyro"]["means"])
+
+
+def compare_means(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """The libraries sample the same posterior, or say that they do not."""
+    for name in sorted(ours.keys() & theirs.keys()):
+        (a, error_a), (b, error_b) = ours[name], theirs[name]
+        if abs(a - b) > 5 * np.hypot(error_a, error_b) + 1e-3 * abs(a):
+            print(f"  WARNING: the mean of {name} is {a:.4g} here, {b:.4g} in NumPyro")
+
+
+def middle(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The median of each number; of what is no number, that of the first run."""
+    return {
+        key: statistics.median(r[key] for r in results) if isinstance(value, int | float) else value
+        for key, value in results[0].items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pyro", metavar="PYTHON", help="an interpreter that has Pyro")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        name, part = options.one
+        print(json.dumps(CONTESTANTS[name](part)))
+        return
+    for part in options.only:
+        names = [n for n in RUNNERS[part] if n != "pyro" or options.pyro]
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for _ in range(options.runs):
+            for name in names:
+                python = options.pyro if name == "pyro" else sys.executable
+                command = [python, __file__, "--one", name, part]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                results[name].append(json.loads(done.stdout.splitlines()[-1]))
+        show(part, {name: middle(of) for name, of in results.items()})
+
+
+if __name__ == "__main__":
+    main()

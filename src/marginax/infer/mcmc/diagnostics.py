@@ -1,0 +1,221 @@
+"""What can be wrong with draws, in words that say what to do.
+
+Divergences and trajectories that were cut off are counted. Whether chains agree is R-hat, and how much their
+draws are worth the effective sample size (Vehtari et al., 2021, "Rank-normalization, folding, and
+localization"); how well momenta serve to explore the tails is E-BFMI (Betancourt, 2016). These are ArviZ's.
+
+Chains that disagree are sorted into groups that agree among themselves. Several groups of several
+chains are several modes, which the chains do not change between: then no summary over all chains means
+anything, and the message says where each group is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from marginax.infer.mcmc.kernels import NUTS, Kernel
+
+Arrays = Mapping[str, np.ndarray]
+
+DISAGREE = 1.05
+"""R-hat from which on chains do not agree; of independent draws it is within 0.01 of one."""
+APART = 1.5
+"""R-hat of two chains from which on they are in different places."""
+LOW_BFMI = 0.3
+FEW = 100
+"""Effective draws per chain that make an estimate of an interval's end trustworthy (Vehtari et al., 2021)."""
+CUT_OFF = 0.01
+"""Part of the trajectories that may be cut off at the greatest depth without a warning."""
+LEAST_DRAWS = 100
+"""Fewer draws of each chain than this are not judged: the statistics would say little."""
+MOST_SCALARS = 1000
+"""Of more scalars, so many are looked at, evenly spread."""
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What was found."""
+
+    counts: str
+    """Divergences and E-BFMI, in one line."""
+    warnings: tuple[str, ...]
+    """What is amiss and what to do."""
+
+    def lines(self) -> list[str]:
+        """To be printed."""
+        return [self.counts, *(f"warning: {warning}" for warning in self.warnings)]
+
+
+def diagnostics(latent: Arrays, fields: Arrays, divergences: int, kernel: Kernel) -> Diagnostics:
+    """Look at draws.
+
+    Parameters
+    ----------
+    latent : mapping of array, shape (chains, draws, *site_shape)
+        Continuous latent sites.
+    fields : mapping of array, shape (chains, draws)
+        What the sampler reported.
+    divergences : int
+        Of all transitions after warm-up, also those that were thinned out.
+    kernel : Kernel
+        The sampler.
+    """
+    found = _counted(fields, divergences, kernel)
+    energy = np.asarray(fields["energy"], np.float64)
+    chains, draws = energy.shape
+    counts = f"divergences: {divergences}"
+    if draws >= 4:
+        fractions = _bfmi(energy)
+        counts += f", E-BFMI: {', '.join(f'{value:.2f}' for value in fractions)}"
+        low = (
+            []
+            if draws < LEAST_DRAWS
+            else [str(chain) for chain in np.flatnonzero(fractions < LOW_BFMI)]
+        )
+        if low:
+            found.append(
+                f"E-BFMI is below {LOW_BFMI} in chain {', '.join(low)}: the chain explores the tails slowly. "
+                "Reparameterise sites whose scale depends on another site, or draw for longer."
+            )
+    if chains > 1 and draws >= LEAST_DRAWS:
+        found += _agreement(latent, fields)
+    return Diagnostics(counts, tuple(found))
+
+
+def warn_after(
+    latent: Arrays, fields: Arrays, sites: tuple[str, ...], divergences: int, kernel: Kernel
+) -> None:
+    """Warn of what is amiss after a run: of one chain, what can be counted; of several, whether they agree."""
+    latent = {name: latent[name] for name in sites}
+    several = fields["energy"].shape[0] > 1
+    # Of one chain ArviZ is not asked: to import it would take as long as a short run.
+    found = (
+        diagnostics(latent, fields, divergences, kernel).warnings
+        if several
+        else _counted(fields, divergences, kernel)
+    )
+    for warning in found:
+        warnings.warn(warning, RuntimeWarning, stacklevel=3)
+
+
+def _counted(fields: Arrays, divergences: int, kernel: Kernel) -> list[str]:
+    found = []
+    if divergences:
+        found.append(
+            f"{divergences} transitions after warm-up diverged: the draws may miss part of the posterior. "
+            f"Raise target_accept_prob of {type(kernel).__name__} (now {kernel.target_accept_prob}), warm up for "
+            "longer, or reparameterise the model."
+        )
+    if isinstance(kernel, NUTS):
+        cut_off = float((np.asarray(fields["tree_depth"]) >= kernel.max_tree_depth).mean())
+        if cut_off > CUT_OFF:
+            found.append(
+                f"{cut_off:.0%} of the trajectories were cut off at max_tree_depth={kernel.max_tree_depth}: the "
+                "draws are right, but each moves less than it could. Warm up for longer, try "
+                "dense_mass=True, or raise max_tree_depth."
+            )
+    return found
+
+
+def _agreement(latent: Arrays, fields: Arrays) -> list[str]:
+    labels, scalars = _scalars(latent)
+    if not labels:
+        return []
+    r_hat, ess = _r_hat(scalars), _ess(scalars)
+    chains = scalars.shape[0]
+    found = []
+    worst = int(np.nanargmax(r_hat)) if np.isfinite(r_hat).any() else 0
+    if r_hat[worst] > DISAGREE:
+        found.append(_disagreement(labels[worst], r_hat[worst], scalars[..., worst], fields))
+    few = int(np.nanargmin(ess)) if np.isfinite(ess).any() else 0
+    if ess[few] < FEW * chains and not found:
+        found.append(
+            f"{labels[few]} has {ess[few]:.0f} effective draws of {scalars[..., 0].size}; {FEW * chains} are a good "
+            "minimum for intervals. Draw for longer, warm up for longer, or try dense_mass=True."
+        )
+    return found
+
+
+def _disagreement(label: str, r_hat: float, draws: np.ndarray, fields: Arrays) -> str:
+    groups = groups_of_chains(draws)
+    beginning = f"the chains do not agree: R-hat of {label} is {r_hat:.2f}"
+    if len(groups) == 1 or len(groups) == len(draws) > 2:
+        return f"{beginning}. Warm up and draw for longer; if that does not help, look at the chains one by one."
+    energy = np.asarray(fields["potential_energy"], np.float64)
+    places = "; ".join(
+        f"chain{'s' if len(group) > 1 else ''} {', '.join(map(str, group))} around {draws[group].mean():.3g} "
+        f"(average log density {-energy[group].mean():.4g})"
+        for group in groups
+    )
+    return (
+        f"{beginning}, for they are in {len(groups)} different places (modes): {places}. Averages over all of "
+        "them mean nothing. If these are the same components with their labels exchanged, "
+        "mcmc.relabel(plate) gives them the same names; if not, the weight of each mode is unknown: begin all "
+        "chains at a good fit (init_to_value), or make the prior say which is meant."
+    )
+
+
+def groups_of_chains(draws: np.ndarray) -> list[list[int]]:
+    """Chains that are in the same place.
+
+    Parameters
+    ----------
+    draws : array, shape (chains, draws)
+        Of one scalar.
+
+    Returns
+    -------
+    list of lists of int
+        Two chains whose common R-hat is below `APART` are in one group, and so is whatever is linked by such.
+    """
+    groups: list[list[int]] = []
+    for chain in range(len(draws)):
+        near = [g for g in groups if any(_two(draws[[chain, other]]) < APART for other in g)]
+        groups = [g for g in groups if g not in near]
+        groups.append(sorted([chain, *(member for g in near for member in g)]))
+    return sorted(groups)
+
+
+def _two(pair: np.ndarray) -> float:
+    return float(_r_hat(pair[..., None])[0])
+
+
+def _scalars(latent: Arrays) -> tuple[list[str], np.ndarray]:
+    """Labels and draws, shape (chains, draws, scalars), of sites that vary."""
+    labels, columns = [], []
+    for name, value in latent.items():
+        array = np.asarray(value, np.float64)
+        for index in np.ndindex(array.shape[2:]):
+            labels.append(f"{name}[{','.join(map(str, index))}]" if index else name)
+            columns.append(array[(slice(None), slice(None), *index)])
+    chosen = np.unique(np.linspace(0, len(labels) - 1, MOST_SCALARS).astype(int)) if labels else []
+    chosen = [i for i in chosen if columns[i].std() > 0]
+    if not chosen:
+        return [], np.zeros((0, 0, 0))
+    return [labels[i] for i in chosen], np.stack([columns[i] for i in chosen], axis=-1)
+
+
+def _statistics() -> Any:
+    from arviz_stats.base.array import array_stats
+
+    return array_stats
+
+
+def _r_hat(draws: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.atleast_1d(_statistics().rhat(draws, chain_axis=0, draw_axis=1))
+
+
+def _ess(draws: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.atleast_1d(_statistics().ess(draws, chain_axis=0, draw_axis=1, method="bulk"))
+
+
+def _bfmi(energy: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.atleast_1d(_statistics().bfmi(energy, chain_axis=0, draw_axis=1))

@@ -1,0 +1,247 @@
+"""One run of MCMC from beginning to end: density, starting points, program, checkpoint, loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from marginax.compiled import QUICK, Hoisted, remembered, remembered_jit
+from marginax.infer.fingerprint import key_numbers, program_fingerprint
+from marginax.infer.mcmc import adaptation
+from marginax.infer.mcmc.block import Block, Chain, make_block, spread
+from marginax.infer.mcmc.checkpoint import DRAWS, SavedRun, read_run, write_run
+from marginax.infer.mcmc.draws import DrawStore, Memory, OnDisk, Sink, chunk_size
+from marginax.infer.mcmc.kernels import Kernel
+from marginax.infer.mcmc.sampling import Limits, Standing, sample
+from marginax.infer.mcmc.starts import FlatTarget, find_starts, given_starts
+from marginax.infer.progress import progress
+from marginax.infer.target import make_target
+from marginax.language.errors import ModelError
+
+BUFFER_BYTES = 2**26
+MOST_KEPT = 1024
+"""Draws of each chain that one call keeps at most, and the bytes that they may take."""
+
+SMALL = 10_000
+"""Numbers in the largest array of a density that counts as small."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be run."""
+
+    kernel: Kernel
+    num_warmup: int
+    kept: int
+    """Draws of each chain to keep."""
+    thinning: int
+    num_chains: int
+    chain_method: str
+    progress_bar: bool
+
+    @property
+    def total(self) -> int:
+        """Iterations in all."""
+        return self.num_warmup + self.kept * self.thinning
+
+
+@dataclass(frozen=True)
+class Checkpointing:
+    """Where to keep a run, and how often to write where it stands."""
+
+    folder: Path
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of it."""
+
+    store: DrawStore
+    standing: Standing
+    sites: tuple[str, ...]
+    """The continuous latent sites."""
+
+
+def run_chains(
+    job: Job,
+    key: Any,
+    args: Any,
+    kwargs: Any,
+    init_params: Mapping[str, Any] | None,
+    warmed_up: Chain | None,
+    keeping: Checkpointing | None,
+) -> Ran:
+    """Run all chains, from the beginning or from where a checkpoint stands.
+
+    Parameters
+    ----------
+    job : Job
+        What to run.
+    key : PRNG key
+        For everything random.
+    args, kwargs
+        The model's arguments.
+    init_params : mapping, optional
+        Unconstrained values to begin at.
+    warmed_up : Chain, optional
+        Chains of an earlier run to go on from, without warm-up.
+    keeping : Checkpointing, optional
+        Where to keep the run.
+    """
+    kernel = job.kernel
+    target = FlatTarget(make_target(kernel.model, args, kwargs))
+    log_density = target.log_density()
+    keys = remembered_jit(lambda key: jax.random.split(key, job.num_chains), key)(key)
+
+    def begin(position: Any, key: Any) -> Chain:
+        state = kernel.begin(log_density, position)
+        return Chain(state, adaptation.begin(kernel, target.size), key)
+
+    saved = read_run(keeping.folder) if keeping else None
+    if saved is not None or warmed_up is not None:
+        positions = jax.ShapeDtypeStruct((job.num_chains, target.size), jnp.result_type(float))
+        chains = jax.eval_shape(jax.vmap(begin), positions, keys)
+    elif init_params is not None:
+        chains = given_starts(target, begin, init_params, keys)
+    else:
+        strategy, model = kernel.init_strategy, kernel.model
+        chains = find_starts(target, begin, strategy, model, keys, args, kwargs)
+
+    capacity = _capacity(job, target)
+    one = jax.eval_shape(lambda chains: jax.tree.map(lambda leaf: leaf[0], chains), chains)
+    block = make_block(kernel, log_density, one, job.num_warmup, job.thinning, capacity)
+    program = remembered(
+        spread(block.run, job.chain_method, _mesh(job)), chains, 0, 0, options=_options(target)
+    )
+
+    about = _about(job, key, program) if keeping else {}
+    if saved is not None:
+        saved.check(about)
+    constrain, chunk = _constrain(job, target, saved)
+    store = _store(job, block, constrain, chunk, keeping, saved)
+
+    if saved is not None:
+        standing = Standing(saved.chains(chains), saved.done, saved.divergences)
+        if saved.done > job.total:
+            raise ValueError(
+                f"MCMC.run: the checkpoint {os.fspath(saved.folder)} has {saved.done} iterations already, more "
+                f"than the {job.total} asked for. Ask for as many or more, or name another folder."
+            )
+    elif warmed_up is not None:
+        _check_fits(warmed_up, chains)
+        standing = Standing(warmed_up._replace(rng_key=keys), job.num_warmup)
+    else:
+        standing = Standing(chains, 0)
+
+    def save(now: Standing) -> None:
+        if keeping is not None:
+            counts = now.done, now.divergences, store.flushed, chunk
+            write_run(SavedRun(keeping.folder, about, *counts, store.pending, {}), now.chains)
+
+    limits = Limits(
+        job.num_warmup, job.total, job.thinning, capacity, keeping.seconds if keeping else np.inf
+    )
+    with progress("MCMC", job.total, job.progress_bar) as bar:
+        bar.advance(standing.done, "compiling")
+        standing = sample(program.call, standing, limits, store, bar, save)
+    return Ran(store, standing, tuple(target.target.sites))
+
+
+def _options(target: FlatTarget) -> Mapping[str, Any]:
+    """Options of XLA for the block.
+
+    Its fusion emitters take as long again to compile this program as all the rest, and make arithmetic on
+    large arrays some 15 to 30% faster. A model without large arrays takes its time elsewhere.
+    """
+    prepared = target.target.prepared
+    largest = max(prepared.plan.largest, prepared.graph.largest_factor())
+    return {"xla_cpu_use_fusion_emitters": False} if largest < SMALL else {}
+
+
+def _capacity(job: Job, target: FlatTarget) -> int:
+    row = 8 * (target.size + 8) * job.num_chains
+    return max(1, min(BUFFER_BYTES // row, MOST_KEPT))
+
+
+def _mesh(job: Job) -> Mesh | None:
+    """The devices to spread chains over, as many as share them evenly; None for one."""
+    devices = jax.local_devices()
+    count = max(n for n in range(1, len(devices) + 1) if job.num_chains % n == 0)
+    if job.chain_method != "parallel" or count == 1:
+        return None
+    return Mesh(np.array(devices[:count]), ("chains",))
+
+
+def _constrain(
+    job: Job, target: FlatTarget, saved: SavedRun | None
+) -> tuple[Callable[[Any], Mapping[str, Any]], int]:
+    """From positions of a chunk of draws to values by site; and how many draws make a chunk."""
+    dtype = jnp.result_type(float)
+    one = jax.eval_shape(target.constrain, jax.ShapeDtypeStruct((target.size,), dtype))
+    bytes_of_one = sum(leaf.size * leaf.dtype.itemsize for leaf in one.values())
+    chunk = saved.chunk if saved else chunk_size(bytes_of_one * job.num_chains, job.kept)
+    shape = jax.ShapeDtypeStruct((job.num_chains, chunk, target.size), dtype)
+    compiled: list[Any] = []
+
+    def constrain(positions: Any) -> Mapping[str, Any]:
+        if not compiled:
+            both = jax.vmap(jax.vmap(target.constrain))
+            compiled.append(remembered_jit(both, shape, options=QUICK))
+        return compiled[0](jnp.asarray(positions))
+
+    return constrain, chunk
+
+
+def _store(
+    job: Job,
+    block: Block,
+    constrain: Callable[[Any], Mapping[str, Any]],
+    chunk: int,
+    keeping: Checkpointing | None,
+    saved: SavedRun | None,
+) -> DrawStore:
+    sink: Sink = Memory()
+    flushed = 0
+    pending = np.zeros((job.num_chains, 0, block.layout.width), jnp.result_type(float))
+    if keeping is not None:
+        keeping.folder.mkdir(parents=True, exist_ok=True)
+        sink = OnDisk(keeping.folder / DRAWS, job.kept, chunk)
+        if saved is not None:
+            flushed, pending = saved.flushed, saved.pending
+            sink.resume(flushed)
+    return DrawStore(block.layout, constrain, chunk, sink, pending, flushed)
+
+
+def _about(job: Job, key: Any, program: Hoisted) -> dict[str, Any]:
+    """What tells a run from others; the data are in the program's constants."""
+    return {
+        "key": np.asarray(key_numbers(key)).tolist(),
+        "sampler": type(job.kernel).__name__,
+        "num_warmup": job.num_warmup,
+        "num_chains": job.num_chains,
+        "thinning": job.thinning,
+        "chain_method": job.chain_method,
+        "program and data": program_fingerprint(program),
+    }
+
+
+def _check_fits(chains: Chain, template: Chain) -> None:
+    """Were these chains of the same model and sampler?"""
+
+    def shapes(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), tree)
+
+    if shapes(chains) != shapes(template):
+        raise ModelError(
+            "post_warmup_state is of another model, sampler or number of chains: its shapes are "
+            f"{shapes(chains)}, now they are {shapes(template)}."
+        )

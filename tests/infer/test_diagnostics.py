@@ -1,0 +1,99 @@
+"""What is said of draws with a known fault."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from marginax.infer import HMC, NUTS
+from marginax.infer.mcmc.diagnostics import diagnostics, groups_of_chains
+
+CHAINS, DRAWS = 4, 500
+KERNEL = NUTS(lambda: None)
+
+
+def fields(**changes: Any) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "energy": rng.normal(size=(CHAINS, DRAWS)),
+        "potential_energy": np.zeros((CHAINS, DRAWS)),
+        "tree_depth": np.full((CHAINS, DRAWS), 3),
+    } | changes
+
+
+def sound() -> dict[str, np.ndarray]:
+    return {"locs": np.random.default_rng(1).normal(size=(CHAINS, DRAWS, 2))}
+
+
+def said(latent: Any = None, divergences: int = 0, kernel: Any = KERNEL, **changes: Any) -> str:
+    found = diagnostics(latent or sound(), fields(**changes), divergences, kernel)
+    return "\n".join(found.warnings)
+
+
+def test_of_sound_draws_nothing_is_said():
+    assert said() == ""
+    # Independent energies: the mean square of differences is twice the variance.
+    (line,) = diagnostics(sound(), fields(), 0, KERNEL).lines()
+    values = [float(v) for v in line.removeprefix("divergences: 0, E-BFMI: ").split(", ")]
+    np.testing.assert_allclose(values, 2.0, atol=5 * 2 / np.sqrt(DRAWS))
+
+
+def test_divergences_say_what_to_do():
+    assert "7 transitions after warm-up diverged" in said(divergences=7)
+    assert "target_accept_prob of HMC (now 0.8)" in said(divergences=7, kernel=HMC(lambda: None))
+
+
+def test_trajectories_that_are_cut_off():
+    depth = np.full((CHAINS, DRAWS), 3)
+    depth[:, :50] = 10
+    assert "10% of the trajectories were cut off at max_tree_depth=10" in said(tree_depth=depth)
+
+
+def test_energies_that_hardly_change():
+    energy = np.random.default_rng(2).normal(size=(CHAINS, DRAWS))
+    energy[1] = np.cumsum(energy[1])
+    assert "E-BFMI is below 0.3 in chain 1" in said(energy=energy)
+
+
+def test_chains_in_two_places_are_told_apart():
+    locs = sound()["locs"]
+    locs[[1, 3], :, 0] += 10.0
+    energy = np.zeros((CHAINS, DRAWS))
+    energy[[1, 3]] = 5.0
+    text = said({"locs": locs}, potential_energy=energy)
+    assert "R-hat of locs[0]" in text
+    assert "2 different places" in text
+    assert "chains 0, 2 around" in text
+    assert "chains 1, 3 around" in text
+    assert "(average log density -5)" in text
+    assert groups_of_chains(locs[..., 0]) == [[0, 2], [1, 3]]
+    assert groups_of_chains(locs[..., 1]) == [[0, 1, 2, 3]]
+
+
+def test_chains_that_wander_are_not_called_modes():
+    walk = np.cumsum(np.random.default_rng(3).normal(size=(CHAINS, DRAWS)), axis=1)
+    text = said({"x": walk})
+    assert "R-hat of x" in text
+    assert "longer" in text or "places" in text
+
+
+def test_few_effective_draws():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(CHAINS, DRAWS))
+    for i in range(1, DRAWS):
+        x[:, i] += 0.8 * x[:, i - 1]
+    text = said({"x": x})
+    # 2,000 draws of an autoregression of 0.8 are worth a ninth: some 220, below the 400 of four chains.
+    assert "x has 2" in text or "x has 1" in text
+    assert "effective draws of 2000; 400 are a good minimum" in text
+
+
+@pytest.mark.parametrize("draws", [1, 3, 50])
+def test_few_draws_are_not_judged(draws: int):
+    apart = np.zeros((CHAINS, draws)) + np.arange(CHAINS)[:, None]
+    short = {name: value[:, :draws] for name, value in fields().items()}
+    assert diagnostics({"x": apart}, short, 0, KERNEL).warnings == ()
+
+
+def test_sites_that_never_move_have_no_say():
+    assert said({"x": np.ones((CHAINS, DRAWS))}) == ""
