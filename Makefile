@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 OUT ?= tutorial-results
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: tutorial test test-slow check format examples bench clean help
+.PHONY: tutorial test test-slow test-nightly check format examples bench clean help
 
 help:
 	@echo "make tutorial   run the Gaussian mixture job; figures and report in $(OUT)/"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the tests that take longer, too"
+	@echo "make test-nightly  simulation-based calibration alone"
 	@echo "make check      lint, format, types"
 	@echo "make format     let ruff mend what it can"
 	@echo "make examples   run the scripts in examples/"
@@ -39,7 +40,10 @@ test: $(VENV)/.dev
 	XLA_FLAGS="$(QUICK) $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not nightly"
+
+test-nightly: $(VENV)/.dev
+	$(BIN)/python -m pytest -m nightly
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -61,6 +65,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/compile_time.py
 	$(BIN)/python benchmarks/hmm.py
 	$(BIN)/python benchmarks/gaussian_mixture.py
+	$(BIN)/python benchmarks/nuts.py
 	$(BIN)/python benchmarks/import_time.py
 
 clean:
