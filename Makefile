@@ -13,7 +13,7 @@ help:
 	@echo "make tutorial   run the Gaussian mixture job; figures and report in $(OUT)/"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the tests that take longer, too"
-	@echo "make test-nightly  simulation-based calibration alone"
+	@echo "make test-nightly   simulation-based calibration of the samplers"
 	@echo "make check      lint, format, types"
 	@echo "make format     let ruff mend what it can"
 	@echo "make examples   run the scripts in examples/"
@@ -65,7 +65,6 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/compile_time.py
 	$(BIN)/python benchmarks/hmm.py
 	$(BIN)/python benchmarks/gaussian_mixture.py
-	$(BIN)/python benchmarks/nuts.py
 	$(BIN)/python benchmarks/import_time.py
 
 clean:

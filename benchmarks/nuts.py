@@ -182,8 +182,10 @@ def with_numpyros_names(
 
 def options_of(part: str, init_to_value: Any) -> dict[str, Any]:
     """The sampler's options, which have the same names in both libraries."""
+    import jax.numpy as jnp
+
     options = {"step_size": STEP_SIZE} if part == "draws" else {}
-    start = STARTS.get(part)
+    start = {name: jnp.asarray(value) for name, value in STARTS.get(part, {}).items()}
     return options | ({"init_strategy": init_to_value(values=start)} if start else {})
 
 

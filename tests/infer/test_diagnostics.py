@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from marginax.infer import HMC, NUTS
-from marginax.infer.mcmc.diagnostics import diagnostics, groups_of_chains
+from marginax.infer.mcmc.diagnostics import Draws, diagnostics, groups_of_chains
 
 CHAINS, DRAWS = 4, 500
 KERNEL = NUTS(lambda: None)
@@ -25,15 +25,21 @@ def sound() -> dict[str, np.ndarray]:
     return {"locs": np.random.default_rng(1).normal(size=(CHAINS, DRAWS, 2))}
 
 
+def held(latent: dict[str, np.ndarray]) -> Draws:
+    shapes = {name: value.shape[2:] for name, value in latent.items()}
+    size = next(iter(latent.values()))[..., 0].size if latent else 0
+    return Draws(shapes, lambda name, index: latent[name][(slice(None), slice(None), *index)], size)
+
+
 def said(latent: Any = None, divergences: int = 0, kernel: Any = KERNEL, **changes: Any) -> str:
-    found = diagnostics(latent or sound(), fields(**changes), divergences, kernel)
+    found = diagnostics(held(latent or sound()), fields(**changes), divergences, kernel)
     return "\n".join(found.warnings)
 
 
 def test_of_sound_draws_nothing_is_said():
     assert said() == ""
     # Independent energies: the mean square of differences is twice the variance.
-    (line,) = diagnostics(sound(), fields(), 0, KERNEL).lines()
+    (line,) = diagnostics(held(sound()), fields(), 0, KERNEL).lines()
     values = [float(v) for v in line.removeprefix("divergences: 0, E-BFMI: ").split(", ")]
     np.testing.assert_allclose(values, 2.0, atol=5 * 2 / np.sqrt(DRAWS))
 
@@ -92,7 +98,7 @@ def test_few_effective_draws():
 def test_few_draws_are_not_judged(draws: int):
     apart = np.zeros((CHAINS, draws)) + np.arange(CHAINS)[:, None]
     short = {name: value[:, :draws] for name, value in fields().items()}
-    assert diagnostics({"x": apart}, short, 0, KERNEL).warnings == ()
+    assert diagnostics(held({"x": apart}), short, 0, KERNEL).warnings == ()
 
 
 def test_sites_that_never_move_have_no_say():

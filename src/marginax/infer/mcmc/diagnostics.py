@@ -12,7 +12,7 @@ anything, and the message says where each group is.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,20 @@ CUT_OFF = 0.01
 LEAST_DRAWS = 100
 """Fewer draws of each chain than this are not judged: the statistics would say little."""
 MOST_SCALARS = 1000
-"""Of more scalars, so many are looked at, evenly spread."""
+MOST_NUMBERS = 2**24
+"""Of more scalars, or more draws of them than this, only some scalars are looked at, evenly spread."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws of the continuous latent sites, which may be on disk."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of one draw of each site."""
+    read: Callable[[str, tuple[int, ...]], np.ndarray]
+    """From a site and an index to the draws of that element, shape (chains, draws)."""
+    size: int
+    """How many draws there are, of all chains together."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +64,13 @@ class Diagnostics:
         return [self.counts, *(f"warning: {warning}" for warning in self.warnings)]
 
 
-def diagnostics(latent: Arrays, fields: Arrays, divergences: int, kernel: Kernel) -> Diagnostics:
+def diagnostics(latent: Draws, fields: Arrays, divergences: int, kernel: Kernel) -> Diagnostics:
     """Look at draws.
 
     Parameters
     ----------
-    latent : mapping of array, shape (chains, draws, *site_shape)
-        Continuous latent sites.
+    latent : Draws
+        Of the continuous latent sites.
     fields : mapping of array, shape (chains, draws)
         What the sampler reported.
     divergences : int
@@ -87,11 +100,8 @@ def diagnostics(latent: Arrays, fields: Arrays, divergences: int, kernel: Kernel
     return Diagnostics(counts, tuple(found))
 
 
-def warn_after(
-    latent: Arrays, fields: Arrays, sites: tuple[str, ...], divergences: int, kernel: Kernel
-) -> None:
+def warn_after(latent: Draws, fields: Arrays, divergences: int, kernel: Kernel) -> None:
     """Warn of what is amiss after a run: of one chain, what can be counted; of several, whether they agree."""
-    latent = {name: latent[name] for name in sites}
     several = fields["energy"].shape[0] > 1
     # Of one chain ArviZ is not asked: to import it would take as long as a short run.
     found = (
@@ -122,7 +132,7 @@ def _counted(fields: Arrays, divergences: int, kernel: Kernel) -> list[str]:
     return found
 
 
-def _agreement(latent: Arrays, fields: Arrays) -> list[str]:
+def _agreement(latent: Draws, fields: Arrays) -> list[str]:
     labels, scalars = _scalars(latent)
     if not labels:
         return []
@@ -185,19 +195,18 @@ def _two(pair: np.ndarray) -> float:
     return float(_r_hat(pair[..., None])[0])
 
 
-def _scalars(latent: Arrays) -> tuple[list[str], np.ndarray]:
-    """Labels and draws, shape (chains, draws, scalars), of sites that vary."""
+def _scalars(latent: Draws) -> tuple[list[str], np.ndarray]:
+    """Labels and draws, shape (chains, draws, scalars), of scalars that vary."""
+    every = [(name, index) for name, shape in latent.shapes.items() for index in np.ndindex(shape)]
+    most = max(1, min(MOST_SCALARS, MOST_NUMBERS // max(latent.size, 1)))
+    chosen = np.unique(np.linspace(0, len(every) - 1, most).astype(int)) if every else []
     labels, columns = [], []
-    for name, value in latent.items():
-        array = np.asarray(value, np.float64)
-        for index in np.ndindex(array.shape[2:]):
+    for name, index in (every[i] for i in chosen):
+        column = np.asarray(latent.read(name, index), np.float64)
+        if column.std() > 0:
             labels.append(f"{name}[{','.join(map(str, index))}]" if index else name)
-            columns.append(array[(slice(None), slice(None), *index)])
-    chosen = np.unique(np.linspace(0, len(labels) - 1, MOST_SCALARS).astype(int)) if labels else []
-    chosen = [i for i in chosen if columns[i].std() > 0]
-    if not chosen:
-        return [], np.zeros((0, 0, 0))
-    return [labels[i] for i in chosen], np.stack([columns[i] for i in chosen], axis=-1)
+            columns.append(column)
+    return labels, np.stack(columns, axis=-1) if columns else np.zeros((0, 0, 0))
 
 
 def _statistics() -> Any:

@@ -39,8 +39,10 @@ class Sink(Protocol):
         """The arrays of a group."""
         ...
 
-    def read(self, group: str, name: str) -> np.ndarray:
-        """All draws so far, shape (chains, draws, ...)."""
+    def array(self, group: str, name: str) -> Any:
+        """Something with a shape and slices like a NumPy array's, (chains, draws, ...); perhaps on disk, and with
+        more draws than there are so far.
+        """
         ...
 
 
@@ -58,7 +60,7 @@ class Memory:
         """See `Sink`."""
         return list(self._chunks[0][group]) if self._chunks else []
 
-    def read(self, group: str, name: str) -> np.ndarray:
+    def array(self, group: str, name: str) -> np.ndarray:
         """See `Sink`."""
         chunks = [chunk[group][name] for _, chunk in sorted(self._chunks.items())]
         return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=1)
@@ -83,7 +85,6 @@ class OnDisk:
         self._path = os.fspath(path)
         self._root = zarr.open_group(self._path, mode="a")
         self._total, self._chunk = total, chunk
-        self._written = 0
 
     def write(self, first: int, groups: Mapping[str, Arrays]) -> None:
         """See `Sink`."""
@@ -91,7 +92,6 @@ class OnDisk:
             for name, array in arrays.items():
                 stop = first + array.shape[1]
                 self._array(group, name, array)[:, first:stop] = array
-                self._written = max(self._written, stop)
 
     def _array(self, group: str, name: str, like: np.ndarray) -> Any:
         path = f"{group}/{quote(name, safe='')}"
@@ -116,20 +116,18 @@ class OnDisk:
         members: Any = self._root[group]
         return [str(array.attrs["name"]) for _, array in members.arrays()]
 
-    def read(self, group: str, name: str) -> np.ndarray:
+    def array(self, group: str, name: str) -> Any:
         """See `Sink`."""
-        array: Any = self._root[f"{group}/{quote(name, safe='')}"]
-        return np.asarray(array[:, : self._written])
+        return self._root[f"{group}/{quote(name, safe='')}"]
 
-    def resume(self, written: int) -> None:
-        """So many draws are there already; what lies beyond is to be written again."""
+    def check(self, written: int) -> None:
+        """Are so many draws there, as a checkpoint says?"""
         for group in (SAMPLES, FIELDS) if written else ():
             if not self.names(group):
                 raise StorageError(
                     f"{self._path}: the checkpoint counts {written} draws of each chain, but there are no "
                     f"{group} here. Remove the whole folder of the checkpoint to begin anew."
                 )
-        self._written = written
 
 
 class DrawStore:
@@ -195,11 +193,28 @@ class DrawStore:
 
     def samples(self) -> dict[str, np.ndarray]:
         """All draws by site, shape (chains, draws, ...)."""
-        return {name: self.sink.read(SAMPLES, name) for name in self.sink.names(SAMPLES)}
+        return {name: self.read(SAMPLES, name) for name in self.sink.names(SAMPLES)}
 
     def fields(self) -> dict[str, np.ndarray]:
         """All that was reported, by name, shape (chains, draws)."""
-        return {name: self.sink.read(FIELDS, name) for name in self.sink.names(FIELDS)}
+        return {name: self.read(FIELDS, name) for name in self.sink.names(FIELDS)}
+
+    def read(self, group: str, name: str, index: tuple[int, ...] = ()) -> np.ndarray:
+        """All draws of one array, or of one of its elements."""
+        array = self.sink.array(group, name)
+        return np.asarray(array[(slice(None), slice(0, self.count), *index)])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of one draw of a site."""
+        return tuple(self.sink.array(SAMPLES, name).shape[2:])
+
+    def some(self, number: int) -> dict[str, np.ndarray]:
+        """So many draws of each chain, evenly spread, without reading the others."""
+        chosen = np.unique(np.linspace(0, self.count - 1, number).astype(int))
+        return {
+            name: np.stack([self.sink.array(SAMPLES, name)[:, int(i)] for i in chosen], axis=1)
+            for name in self.sink.names(SAMPLES)
+        }
 
 
 def chunk_size(bytes_of_a_draw: int, total: int) -> int:

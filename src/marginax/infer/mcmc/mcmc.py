@@ -17,7 +17,8 @@ from jax import Array
 from marginax.graph.sites import as_jax_arrays, collect_sites
 from marginax.infer.cuts import check_cuts
 from marginax.infer.mcmc.block import Chain
-from marginax.infer.mcmc.diagnostics import diagnostics, warn_after
+from marginax.infer.mcmc.diagnostics import Draws, diagnostics, warn_after
+from marginax.infer.mcmc.draws import SAMPLES
 from marginax.infer.mcmc.exact import exact_draws
 from marginax.infer.mcmc.kernels import Kernel
 from marginax.infer.mcmc.run import Checkpointing, Job, Ran, run_chains
@@ -25,6 +26,8 @@ from marginax.infer.summary import print_table, summary_table
 from marginax.language import handlers
 
 CHAIN_METHODS = ("parallel", "vectorized", "sequential")
+CUTS_CHECKED = 20
+"""Draws of each chain at which it is checked whether a stated range cut off what matters."""
 
 
 @dataclass(frozen=True)
@@ -154,9 +157,9 @@ class MCMC:
             example, give the sampler ``init_strategy=init_to_value(values=...)``.)
         checkpoint : path, optional
             A folder to keep the run in. The draws stream into ``draws.zarr`` there, and memory does not grow
-            with their number. If the process is killed, the same call goes on where it stood and ends with the
-            same draws, bit for bit, as if nothing had happened. A finished run is read back, and goes on if
-            more ``num_samples`` are asked for.
+            with their number while they are drawn. If the process is killed, the same call goes on where it
+            stood and ends with the same draws, bit for bit, as if nothing had happened. A finished run is read
+            back, and goes on if more ``num_samples`` are asked for.
         checkpoint_seconds : float
             How often to write where the run stands.
 
@@ -171,7 +174,7 @@ class MCMC:
         Notes
         -----
         A model without continuous latent sites is answered exactly: its draws are independent draws of the
-        discrete sites from their exact posterior.
+        discrete sites from their exact posterior, and there is nothing to keep in a checkpoint.
         """
         del extra_fields
         args, kwargs = as_jax_arrays((args, kwargs))
@@ -191,8 +194,8 @@ class MCMC:
         self._result = _Result(self.sampler.model, args, kwargs, key, ran.sites, ran)
         if ran.standing.interrupted:
             print(f"MCMC: interrupted after {ran.store.count} of {kept} draws.", file=sys.stderr)
-        warn_after(self._draws(), self._fields(), ran.sites, ran.standing.divergences, self.sampler)
-        check_cuts(self.sampler.model, self.get_samples(), args, kwargs)
+        warn_after(self._latent(), self._fields(), ran.standing.divergences, self.sampler)
+        check_cuts(self.sampler.model, _flat(ran.store.some(CUTS_CHECKED)), args, kwargs)
 
     def warmup(
         self,
@@ -282,6 +285,25 @@ class MCMC:
         assert result.ran is not None
         return result.ran.store.samples()
 
+    def _latent(self) -> Draws:
+        result = self._done()
+        if result.samples is None and result.ran is not None:
+            store = result.ran.store
+            shapes = {name: store.shape(name) for name in result.latent}
+            return Draws(
+                shapes,
+                lambda name, index: store.read(SAMPLES, name, index),
+                store.count * self.num_chains,
+            )
+        draws = self._draws()
+        shapes = {name: draws[name].shape[2:] for name in result.latent}
+        first = next(iter(draws.values()))
+        return Draws(
+            shapes,
+            lambda name, index: draws[name][(slice(None), slice(None), *index)],
+            first.shape[0] * first.shape[1],
+        )
+
     def _fields(self) -> Mapping[str, np.ndarray]:
         ran = self._done().ran
         return {} if ran is None else ran.store.fields()
@@ -306,9 +328,8 @@ class MCMC:
         if result.ran is None:
             print("independent draws from the exact posterior: nothing had to be summed by chance")
             return
-        latent = {name: self._draws()[name] for name in result.latent}
         divergences = result.ran.standing.divergences
-        for line in diagnostics(latent, self._fields(), divergences, self.sampler).lines():
+        for line in diagnostics(self._latent(), self._fields(), divergences, self.sampler).lines():
             print(line)
 
     def relabel(self, plate: str, **options: Any) -> MCMC:
@@ -368,9 +389,11 @@ class MCMC:
         return to_arviz(result.model, self._draws(), *result.args, **options, **result.kwargs)
 
 
+def _flat(draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value.reshape((-1, *value.shape[2:])) for name, value in draws.items()}
+
+
 def _grouped(draws: Mapping[str, np.ndarray], by_chain: bool) -> dict[str, Array]:
     if by_chain:
         return {name: jnp.asarray(value) for name, value in draws.items()}
-    return {
-        name: jnp.asarray(value.reshape((-1, *value.shape[2:]))) for name, value in draws.items()
-    }
+    return {name: jnp.asarray(value) for name, value in _flat(draws).items()}

@@ -217,7 +217,7 @@ def _store(
         sink = OnDisk(keeping.folder / DRAWS, job.kept, chunk)
         if saved is not None:
             flushed, pending = saved.flushed, saved.pending
-            sink.resume(flushed)
+            sink.check(flushed)
     return DrawStore(block.layout, constrain, chunk, sink, pending, flushed)
 
 
