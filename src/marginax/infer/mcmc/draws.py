@@ -62,8 +62,15 @@ class Memory:
 
     def array(self, group: str, name: str) -> np.ndarray:
         """See `Sink`."""
-        chunks = [chunk[group][name] for _, chunk in sorted(self._chunks.items())]
-        return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=1)
+        if len(self._chunks) > 1:  # one chunk from now on: arrays are asked for element by element
+            chunks = [chunk for _, chunk in sorted(self._chunks.items())]
+            self._chunks = {
+                0: {
+                    of: {n: np.concatenate([c[of][n] for c in chunks], axis=1) for n in arrays}
+                    for of, arrays in chunks[0].items()
+                }
+            }
+        return self._chunks[0][group][name]
 
 
 class OnDisk:
@@ -77,14 +84,25 @@ class OnDisk:
         How many draws of each chain there will be.
     chunk : int
         How many of them make a chunk.
+    written : int
+        How many draws a checkpoint says are there. If none, what is there is of a run that was killed
+        before its first checkpoint, and is removed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], total: int, chunk: int) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], total: int, chunk: int, written: int = 0
+    ) -> None:
         import zarr
 
         self._path = os.fspath(path)
-        self._root = zarr.open_group(self._path, mode="a")
+        self._root = zarr.open_group(self._path, mode="a" if written else "w")
         self._total, self._chunk = total, chunk
+        for group in (SAMPLES, FIELDS) if written else ():
+            if not self.names(group):
+                raise StorageError(
+                    f"{self._path}: the checkpoint counts {written} draws of each chain, but there are no "
+                    f"{group} here. Remove the whole folder of the checkpoint to begin anew."
+                )
 
     def write(self, first: int, groups: Mapping[str, Arrays]) -> None:
         """See `Sink`."""
@@ -119,15 +137,6 @@ class OnDisk:
     def array(self, group: str, name: str) -> Any:
         """See `Sink`."""
         return self._root[f"{group}/{quote(name, safe='')}"]
-
-    def check(self, written: int) -> None:
-        """Are so many draws there, as a checkpoint says?"""
-        for group in (SAMPLES, FIELDS) if written else ():
-            if not self.names(group):
-                raise StorageError(
-                    f"{self._path}: the checkpoint counts {written} draws of each chain, but there are no "
-                    f"{group} here. Remove the whole folder of the checkpoint to begin anew."
-                )
 
 
 class DrawStore:

@@ -214,10 +214,9 @@ def _store(
     pending = np.zeros((job.num_chains, 0, block.layout.width), jnp.result_type(float))
     if keeping is not None:
         keeping.folder.mkdir(parents=True, exist_ok=True)
-        sink = OnDisk(keeping.folder / DRAWS, job.kept, chunk)
         if saved is not None:
             flushed, pending = saved.flushed, saved.pending
-            sink.check(flushed)
+        sink = OnDisk(keeping.folder / DRAWS, job.kept, chunk, flushed)
     return DrawStore(block.layout, constrain, chunk, sink, pending, flushed)
 
 
