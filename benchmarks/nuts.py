@@ -28,23 +28,16 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from tutorial import POINTS, pyro_model, timed
 
-POINTS = [0.0, 1.0, 10.0, 11.0, 12.0]
 PARTS = ("first", "draws", "chains", "mixture", "hmm")
 STEP_SIZE = 0.4
 SIZES = {"chains": (300, 300, 64), "mixture": (100, 100, 1), "hmm": (50, 50, 1)}
 """Warm-up, draws, chains."""
-
-
-def timed(job: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = job()
-    return time.perf_counter() - start, result
 
 
 # -- data, the same for all
@@ -352,21 +345,9 @@ def by_hand(part: str) -> dict[str, Any]:
 
 def pyro(part: str) -> dict[str, Any]:
     import pyro as pyr  # pyright: ignore[reportMissingImports]
-    import pyro.distributions as dist  # pyright: ignore[reportMissingImports]
-    import torch  # pyright: ignore[reportMissingImports]
-    from pyro.infer import MCMC, NUTS, config_enumerate  # pyright: ignore[reportMissingImports]
+    from pyro.infer import MCMC, NUTS  # pyright: ignore[reportMissingImports]
 
-    data = torch.tensor(POINTS)
-
-    @config_enumerate
-    def model(data: Any) -> None:
-        weights = pyr.sample("weights", dist.Dirichlet(0.5 * torch.ones(2)))
-        scale = pyr.sample("scale", dist.LogNormal(0.0, 2.0))
-        with pyr.plate("components", 2):
-            locs = pyr.sample("locs", dist.Normal(0.0, 10.0))
-        with pyr.plate("data", len(data)):
-            assignment = pyr.sample("assignment", dist.Categorical(weights))
-            pyr.sample("obs", dist.Normal(locs[assignment], scale), obs=data)
+    model, data = pyro_model()
 
     def explore() -> None:
         mcmc = MCMC(NUTS(model), num_samples=250, warmup_steps=50, disable_progbar=True)

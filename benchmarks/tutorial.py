@@ -1,4 +1,4 @@
-"""The tutorial's job in Marginax, NumPyro and Pyro: the same model, data and steps.
+"""The tutorial's MAP in Marginax, NumPyro and Pyro: the same model, data and steps.
 
 Each library runs in a fresh process (and its own environment, if the interpreters differ), in turn;
 compilation is counted, imports are not. The median of the runs is shown. Of Marginax two more times, after
@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 POINTS = [0.0, 1.0, 10.0, 11.0, 12.0]
-RESTARTS, STEPS, WARMUP, DRAWS = 100, 200, 50, 250
+RESTARTS, STEPS = 100, 200
 
 
 def timed(job: Callable[[], Any]) -> tuple[float, Any]:
@@ -37,7 +37,6 @@ def marginax() -> dict[str, float]:
 
     from marginax.infer import SVI, TraceEnum_ELBO
     from marginax.infer.autoguide import AutoDelta
-    from marginax.infer.mcmc import MCMC, NUTS
     from marginax.optim import Adam
     from marginax.tutorial.mixture import DATA, model, plausible_start
 
@@ -49,12 +48,6 @@ def marginax() -> dict[str, float]:
         result = svi.run(jax.random.key(0), steps, DATA, progress_bar=False, **options)
         return float(result.losses[-1])
 
-    def explore() -> None:
-        kernel = NUTS(model)
-        mcmc = MCMC(kernel, num_warmup=WARMUP, num_samples=DRAWS, progress_bar=False)
-        mcmc.run(jax.random.key(1), DATA)
-        mcmc.get_samples()
-
     svi_seconds, loss = timed(fit)
     again = statistics.median(timed(fit)[0] for _ in range(5))
     fit(1, "final")
@@ -62,8 +55,7 @@ def marginax() -> dict[str, float]:
         statistics.median(timed(functools.partial(fit, steps, "final"))[0] for _ in range(5))
         for steps in (20 * STEPS, 1)
     )
-    nuts_seconds, _ = timed(explore)
-    found = {"svi": svi_seconds, "loss": loss, "nuts": nuts_seconds}
+    found = {"svi": svi_seconds, "loss": loss}
     return found | {"again": again, "steps": (all_steps - one_step) / 20}
 
 
@@ -73,7 +65,7 @@ def numpyro() -> dict[str, float]:
     import numpyro as npy
     import numpyro.distributions as dist
     from numpyro.contrib.funsor import config_enumerate
-    from numpyro.infer import MCMC, NUTS, SVI, TraceEnum_ELBO
+    from numpyro.infer import SVI, TraceEnum_ELBO
     from numpyro.infer.autoguide import AutoDelta
 
     data = jnp.array(POINTS)
@@ -114,30 +106,16 @@ def numpyro() -> dict[str, float]:
         result = svi.run(jax.random.key(best), STEPS, data, progress_bar=False)
         return float(result.losses[-1])
 
-    def explore() -> None:
-        kernel = NUTS(model)
-        mcmc = MCMC(kernel, num_warmup=WARMUP, num_samples=DRAWS, progress_bar=False)
-        mcmc.run(jax.random.key(1), data)
-        jax.block_until_ready(mcmc.get_samples())
-
     svi_seconds, loss = timed(fit)
-    nuts_seconds, _ = timed(explore)
-    return {"svi": svi_seconds, "loss": loss, "nuts": nuts_seconds}
+    return {"svi": svi_seconds, "loss": loss}
 
 
-def pyro() -> dict[str, float]:
+def pyro_model() -> tuple[Any, Any]:
+    """The tutorial's model in Pyro, and its data."""
     import pyro as pyr  # pyright: ignore[reportMissingImports]
     import pyro.distributions as dist  # pyright: ignore[reportMissingImports]
     import torch  # pyright: ignore[reportMissingImports]
-    from pyro import poutine  # pyright: ignore[reportMissingImports]
-    from pyro.infer import (  # pyright: ignore[reportMissingImports]
-        MCMC,
-        NUTS,
-        SVI,
-        TraceEnum_ELBO,
-        config_enumerate,
-    )
-    from pyro.infer.autoguide import AutoDelta  # pyright: ignore[reportMissingImports]
+    from pyro.infer import config_enumerate  # pyright: ignore[reportMissingImports]
 
     data = torch.tensor(POINTS)
 
@@ -150,6 +128,18 @@ def pyro() -> dict[str, float]:
         with pyr.plate("data", len(data)):
             assignment = pyr.sample("assignment", dist.Categorical(weights))
             pyr.sample("obs", dist.Normal(locs[assignment], scale), obs=data)
+
+    return model, data
+
+
+def pyro() -> dict[str, float]:
+    import pyro as pyr  # pyright: ignore[reportMissingImports]
+    import torch  # pyright: ignore[reportMissingImports]
+    from pyro import poutine  # pyright: ignore[reportMissingImports]
+    from pyro.infer import SVI, TraceEnum_ELBO  # pyright: ignore[reportMissingImports]
+    from pyro.infer.autoguide import AutoDelta  # pyright: ignore[reportMissingImports]
+
+    model, data = pyro_model()
 
     def start(site: Any) -> Any:
         if site["name"] == "weights":
@@ -173,16 +163,8 @@ def pyro() -> dict[str, float]:
         _, svi = begin(best)
         return [svi.step(data) for _ in range(STEPS)][-1]
 
-    def explore() -> None:
-        pyr.set_rng_seed(2)
-        kernel = NUTS(model)
-        mcmc = MCMC(kernel, num_samples=DRAWS, warmup_steps=WARMUP, disable_progbar=True)
-        mcmc.run(data)
-        mcmc.get_samples()
-
     svi_seconds, loss = timed(fit)
-    nuts_seconds, _ = timed(explore)
-    return {"svi": svi_seconds, "loss": loss, "nuts": nuts_seconds}
+    return {"svi": svi_seconds, "loss": loss}
 
 
 LIBRARIES = {"marginax": marginax, "numpyro": numpyro, "pyro": pyro}
@@ -206,12 +188,10 @@ def main() -> None:
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             runs[name].append(json.loads(done.stdout.splitlines()[-1]))
     print(f"median of {options.runs} fresh processes, compilation included")
-    print(f"  {'':10} {'MAP, 100 starts':>16} {'final loss':>11} {'NUTS 50 + 250':>14}")
+    print(f"  {'':10} {'MAP, 100 starts':>16} {'final loss':>11}")
     for name, results in runs.items():
-        svi, loss, nuts = (
-            statistics.median(r[key] for r in results) for key in ("svi", "loss", "nuts")
-        )
-        print(f"  {name:10} {svi:>14.2f} s {loss:>11.3f} {nuts:>12.2f} s")
+        svi, loss = (statistics.median(r[key] for r in results) for key in ("svi", "loss"))
+        print(f"  {name:10} {svi:>14.2f} s {loss:>11.3f}")
     for key, what in (
         ("again", "the same call again"),
         ("steps", "100 restarts x 200 steps in it"),

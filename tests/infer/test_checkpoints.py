@@ -199,7 +199,7 @@ def test_a_converged_run_is_not_begun_again(tmp_path: Path):
 def test_a_checkpoint_of_another_run_is_refused(options: Any, what: str, tmp_path: Path):
     path = tmp_path / "run.ckpt"
     fit(20, path)
-    with pytest.raises(mx.ModelError, match=f"another run: its {what} was.*Remove the file"):
+    with pytest.raises(mx.ModelError, match=f"another run: its {what} was.*Remove it"):
         fit(20, path, **options)
 
 

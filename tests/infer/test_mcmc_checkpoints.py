@@ -22,7 +22,7 @@ import marginax.infer.mcmc.draws as draws_module
 import marginax.infer.mcmc.run as run_module
 import marginax.infer.mcmc.sampling as sampling
 from marginax import storage
-from marginax.infer import MCMC, NUTS
+from marginax.infer import MCMC, NUTS, init_to_value
 
 KEY = jax.random.key(3)
 DATA = np.array([-0.5, 0.2, 3.1, 2.7], np.float32)
@@ -44,11 +44,17 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch):
 
 
 def run(
-    folder: Path | None = None, samples: int = 100, data: Any = DATA, key: Any = KEY, **options: Any
+    folder: Path | None = None,
+    samples: int = 100,
+    data: Any = DATA,
+    key: Any = KEY,
+    kernel: Any = None,
+    start: Any = None,
+    **options: Any,
 ) -> MCMC:
     options = {"num_warmup": 40, "num_chains": 2, "thinning": 2, "progress_bar": False} | options
-    mcmc = MCMC(NUTS(mixture), num_samples=samples, **options)
-    mcmc.run(key, data, checkpoint=folder, checkpoint_seconds=0.0)
+    mcmc = MCMC(NUTS(mixture, **(kernel or {})), num_samples=samples, **options)
+    mcmc.run(key, data, init_params=start, checkpoint=folder, checkpoint_seconds=0.0)
     return mcmc
 
 
@@ -125,6 +131,24 @@ def test_a_finished_run_is_read_back_and_goes_on_if_more_is_asked_for(
     assert_identical(run(tmp_path), run())
     with pytest.raises(ValueError, match="has 140 iterations already, more than the 60 asked for"):
         run(tmp_path, samples=20)
+    assert_identical(run(tmp_path), run())
+
+
+def test_fewer_draws_than_there_are_is_refused_and_takes_none_away(tmp_path: Path):
+    """Also while all of them wait for their chunk."""
+    before = run(tmp_path, samples=20)
+    with pytest.raises(ValueError, match="more than the 50 asked for"):
+        run(tmp_path, samples=10)
+    stored: Any = zarr.open_group(str(tmp_path / "draws.zarr"), mode="r")
+    np.testing.assert_array_equal(stored["samples/locs"][:], before.get_samples(True)["locs"])
+
+
+def test_what_is_left_of_a_run_that_was_killed_before_its_first_checkpoint_is_replaced(
+    whole: MCMC, tmp_path: Path
+):
+    run(tmp_path, data=DATA[:2], num_chains=1)
+    (tmp_path / "state").unlink()
+    assert_identical(run(tmp_path), whole)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +159,10 @@ def test_a_finished_run_is_read_back_and_goes_on_if_more_is_asked_for(
         ({"num_warmup": 41}, "num_warmup"),
         ({"num_chains": 3}, "num_chains"),
         ({"thinning": 1}, "thinning"),
+        ({"kernel": {"target_accept_prob": 0.9}}, "program and data"),
+        ({"kernel": {"step_size": 0.5}}, "beginning"),
+        ({"kernel": {"init_strategy": init_to_value(values={"weight": 0.4})}}, "beginning"),
+        ({"start": {"weight": np.zeros(()), "locs": np.zeros(2)}}, "beginning"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(

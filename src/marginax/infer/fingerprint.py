@@ -1,9 +1,12 @@
-"""Digests that tell whether a run is the same again: of arguments, keys and compiled programs."""
+"""Whether a run is the same again: digests of arguments, keys and compiled programs."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from marginax.compiled import Hoisted
+from marginax.language.errors import ModelError
 
 
 def key_numbers(key: Any) -> Any:
@@ -20,7 +24,7 @@ def key_numbers(key: Any) -> Any:
 
 
 def fingerprint(*values: Any) -> str:
-    """A digest of arrays, plain values, and functions (of which the name counts).
+    """A digest of arrays, plain values, and functions (of which the name and what is bound to them count).
 
     Raises
     ------
@@ -28,7 +32,7 @@ def fingerprint(*values: Any) -> str:
         For a value of which it cannot be told whether it is the same as another.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(values):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(_opened(values)):
         digest.update(jax.tree_util.keystr(path).encode())
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
@@ -54,3 +58,26 @@ def fingerprint(*values: Any) -> str:
 def program_fingerprint(program: Hoisted) -> str:
     """A digest of a traced program, but for the addresses that it prints."""
     return fingerprint(re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr)), program.consts)
+
+
+def refuse_another_run(
+    path: str | os.PathLike[str], saved: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    """Raise a ModelError if something differs between a saved run and the one asked for now."""
+    for what, value in now.items():
+        if saved.get(what) != value:
+            raise ModelError(
+                f"the checkpoint {os.fspath(path)} is from another run: its {what} was {saved.get(what)}, now it is "
+                f"{value}. Remove it to begin anew, or name another."
+            )
+
+
+def _opened(value: Any) -> Any:
+    """A tree in which partial functions are what they consist of."""
+
+    def open_one(leaf: Any) -> Any:
+        if isinstance(leaf, partial):
+            return _opened((leaf.func, leaf.args, leaf.keywords))
+        return leaf
+
+    return jax.tree.map(open_one, value, is_leaf=lambda leaf: isinstance(leaf, partial))

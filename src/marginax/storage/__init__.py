@@ -1,4 +1,9 @@
 """Arrays in files: one file is whole at any moment, and nothing that is read is executed."""
 
 from marginax.storage.files import StorageError as StorageError, read as read, write as write
-from marginax.storage.trees import fill as fill, flatten as flatten
+from marginax.storage.trees import (
+    fill as fill,
+    flatten as flatten,
+    group as group,
+    prefixed as prefixed,
+)

@@ -101,6 +101,17 @@ def fill(template: Any, arrays: Mapping[str, Any]) -> Any:
     return jax.tree.unflatten(structure, found)
 
 
+def group(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries whose name begins with a prefix, without it."""
+    found = (name for name in arrays if name.startswith(prefix))
+    return {name.removeprefix(prefix): arrays[name] for name in found}
+
+
+def prefixed(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries under names with a prefix."""
+    return {prefix + name: array for name, array in arrays.items()}
+
+
 def _restored(name: str, leaf: Any, left: dict[str, Any]) -> Any:
     if name not in left:
         raise StorageError(f"the leaf {name!r} of the template was not saved.")

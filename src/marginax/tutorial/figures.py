@@ -164,18 +164,20 @@ def _histogram(explored: Explored) -> tuple[Figure, str]:
         np.log(counts + 3).T, extent=[xs[0], xs[-1], ys[0], ys[-1]], colors="white", alpha=0.8
     )
     figure.colorbar(image, ax=axes, label="draws in the bin")
-    # Mark the two mirror images where they are in view.
-    for a, b in ((0.5, 11.0), (11.0, 0.5)):
-        if xs[0] <= a <= xs[-1] and ys[0] <= b <= ys[-1]:
-            in_left_half = 2 * a < xs[0] + xs[-1]  # the text runs towards the middle
+    # Mark the two mirror images where they are in view, from the corners, where draws are rare.
+    for mode, corner in (((0.5, 11.0), (0.03, 0.96)), ((11.0, 0.5), (0.97, 0.04))):
+        if xs[0] <= mode[0] <= xs[-1] and ys[0] <= mode[1] <= ys[-1]:
+            is_left = corner[0] < 0.5
             axes.annotate(
-                f"mode near ({a:g}, {b:g})",
-                (a, b),
-                xytext=(0, -42 if b > a else 30),
-                textcoords="offset points",
+                f"mode near ({mode[0]:g}, {mode[1]:g})",
+                mode,
+                xytext=corner,
+                textcoords="axes fraction",
                 color="white",
-                ha="left" if in_left_half else "right",
+                ha="left" if is_left else "right",
+                va="top" if is_left else "bottom",
                 fontsize=9,
+                arrowprops={"arrowstyle": "-", "color": "white", "linewidth": 0.8},
             )
     return figure, (
         "Swapping the components changes nothing, so the posterior has two equal modes, near (0.5, 11) "

@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from marginax.infer.mcmc.adaptation import Adaptation, begin, stages, tuning, update
+from marginax.infer.mcmc.adaptation import Adaptation, stages, tuning, update
 from marginax.infer.mcmc.kernels import Kernel, LogDensity
 from marginax.infer.mcmc.straight_threefry import straight
 
@@ -82,11 +82,6 @@ class Block(NamedTuple):
     run: Callable[[Chain, Any, Any], tuple[Chain, Rows]]
     """From where the chain is, the number of its next iteration and of the one to stop before."""
     layout: Layout
-
-
-def first_chain(kernel: Kernel, log_density: LogDensity, position: Array, key: Any) -> Chain:
-    """A chain before its first iteration."""
-    return Chain(kernel.begin(log_density, position), begin(kernel, len(position)), key)
 
 
 def make_block(

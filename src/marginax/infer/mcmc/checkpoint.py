@@ -7,7 +7,6 @@ first, so that the file never counts a draw that is not there.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 
 import marginax.storage as storage
 from marginax.infer.mcmc.block import Chain
-from marginax.language.errors import ModelError
 
 KIND = "mcmc run"
 STATE, DRAWS = "state", "draws.zarr"
@@ -45,19 +43,10 @@ class SavedRun:
         """The chains, in the structure of others of the same program."""
         return storage.fill(template, self.leaves)
 
-    def check(self, about: Mapping[str, Any]) -> None:
-        """Refuse a run of which something differs."""
-        for what, value in about.items():
-            if self.about.get(what) != value:
-                raise ModelError(
-                    f"MCMC.run: the checkpoint {os.fspath(self.folder)} is from another run: its {what} was "
-                    f"{self.about.get(what)}, now it is {value}. Remove the folder to begin anew, or name another."
-                )
-
 
 def write_run(saved: SavedRun, chains: Chain) -> None:
     """Write where a run stands; its complete chunks are on disk already."""
-    arrays = {f"chain:{name}": leaf for name, leaf in storage.flatten(chains).items()}
+    arrays = storage.prefixed("chain:", storage.flatten(chains))
     header = {
         "kind": KIND,
         "run": dict(saved.about),
@@ -80,11 +69,7 @@ def read_run(folder: Path) -> SavedRun | None:
     arrays, header = storage.read(path)
     if header.get("kind") != KIND:
         raise storage.StorageError(f"{path}: it holds '{header.get('kind')}', not '{KIND}'.")
-    leaves = {
-        name.removeprefix("chain:"): array
-        for name, array in arrays.items()
-        if name.startswith("chain:")
-    }
+    leaves = storage.group("chain:", arrays)
     try:
         numbers = {name: int(header[name]) for name in _NUMBERS}
         return SavedRun(folder, header["run"], pending=arrays["pending"], leaves=leaves, **numbers)

@@ -12,12 +12,13 @@ anything, and the message says where each group is.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from marginax.infer.mcmc.draws import SAMPLES, Stored
 from marginax.infer.mcmc.kernels import NUTS, Kernel
 
 Arrays = Mapping[str, np.ndarray]
@@ -39,18 +40,6 @@ MOST_NUMBERS = 2**24
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Draws of the continuous latent sites, which may be on disk."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    """Of one draw of each site."""
-    read: Callable[[str, tuple[int, ...]], np.ndarray]
-    """From a site and an index to the draws of that element, shape (chains, draws)."""
-    size: int
-    """How many draws there are, of all chains together."""
-
-
-@dataclass(frozen=True)
 class Diagnostics:
     """What was found."""
 
@@ -64,20 +53,23 @@ class Diagnostics:
         return [self.counts, *(f"warning: {warning}" for warning in self.warnings)]
 
 
-def diagnostics(latent: Draws, fields: Arrays, divergences: int, kernel: Kernel) -> Diagnostics:
+def diagnostics(
+    stored: Stored, latent: Sequence[str], divergences: int, kernel: Kernel
+) -> Diagnostics:
     """Look at draws.
 
     Parameters
     ----------
-    latent : Draws
-        Of the continuous latent sites.
-    fields : mapping of array, shape (chains, draws)
-        What the sampler reported.
+    stored : Stored
+        The draws, and what the sampler reported.
+    latent : sequence of str
+        The continuous latent sites.
     divergences : int
         Of all transitions after warm-up, also those that were thinned out.
     kernel : Kernel
         The sampler.
     """
+    fields = stored.fields()
     found = _counted(fields, divergences, kernel)
     energy = np.asarray(fields["energy"], np.float64)
     chains, draws = energy.shape
@@ -85,30 +77,25 @@ def diagnostics(latent: Draws, fields: Arrays, divergences: int, kernel: Kernel)
     if draws >= 4:
         fractions = _bfmi(energy)
         counts += f", E-BFMI: {', '.join(f'{value:.2f}' for value in fractions)}"
-        low = (
-            []
-            if draws < LEAST_DRAWS
-            else [str(chain) for chain in np.flatnonzero(fractions < LOW_BFMI)]
-        )
-        if low:
+        low = [str(chain) for chain in np.flatnonzero(fractions < LOW_BFMI)]
+        if low and draws >= LEAST_DRAWS:
             found.append(
                 f"E-BFMI is below {LOW_BFMI} in chain {', '.join(low)}: the chain explores the tails slowly. "
                 "Reparameterise sites whose scale depends on another site, or draw for longer."
             )
     if chains > 1 and draws >= LEAST_DRAWS:
-        found += _agreement(latent, fields)
+        found += _agreement(stored, latent, fields)
     return Diagnostics(counts, tuple(found))
 
 
-def warn_after(latent: Draws, fields: Arrays, divergences: int, kernel: Kernel) -> None:
+def warn_after(stored: Stored, latent: Sequence[str], divergences: int, kernel: Kernel) -> None:
     """Warn of what is amiss after a run: of one chain, what can be counted; of several, whether they agree."""
-    several = fields["energy"].shape[0] > 1
-    # Of one chain ArviZ is not asked: to import it would take as long as a short run.
-    found = (
-        diagnostics(latent, fields, divergences, kernel).warnings
-        if several
-        else _counted(fields, divergences, kernel)
-    )
+    fields = stored.fields()
+    if fields["energy"].shape[0] > 1:
+        found = diagnostics(stored, latent, divergences, kernel).warnings
+    else:
+        # ArviZ is not asked: to import it would take as long as a short run.
+        found = _counted(fields, divergences, kernel)
     for warning in found:
         warnings.warn(warning, RuntimeWarning, stacklevel=3)
 
@@ -132,8 +119,8 @@ def _counted(fields: Arrays, divergences: int, kernel: Kernel) -> list[str]:
     return found
 
 
-def _agreement(latent: Draws, fields: Arrays) -> list[str]:
-    labels, scalars = _scalars(latent)
+def _agreement(stored: Stored, latent: Sequence[str], fields: Arrays) -> list[str]:
+    labels, scalars = _scalars(stored, latent, chains=len(fields["energy"]))
     if not labels:
         return []
     r_hat, ess = _r_hat(scalars), _ess(scalars)
@@ -195,14 +182,14 @@ def _two(pair: np.ndarray) -> float:
     return float(_r_hat(pair[..., None])[0])
 
 
-def _scalars(latent: Draws) -> tuple[list[str], np.ndarray]:
+def _scalars(stored: Stored, latent: Sequence[str], chains: int) -> tuple[list[str], np.ndarray]:
     """Labels and draws, shape (chains, draws, scalars), of scalars that vary."""
-    every = [(name, index) for name, shape in latent.shapes.items() for index in np.ndindex(shape)]
-    most = max(1, min(MOST_SCALARS, MOST_NUMBERS // max(latent.size, 1)))
+    every = [(name, index) for name in latent for index in np.ndindex(stored.shape(name))]
+    most = max(1, min(MOST_SCALARS, MOST_NUMBERS // (chains * stored.count)))
     chosen = np.unique(np.linspace(0, len(every) - 1, most).astype(int)) if every else []
     labels, columns = [], []
     for name, index in (every[i] for i in chosen):
-        column = np.asarray(latent.read(name, index), np.float64)
+        column = np.asarray(stored.read(SAMPLES, name, index), np.float64)
         if column.std() > 0:
             labels.append(f"{name}[{','.join(map(str, index))}]" if index else name)
             columns.append(column)

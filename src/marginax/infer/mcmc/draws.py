@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -200,6 +201,19 @@ class DrawStore:
         samples = {name: np.asarray(value)[:, :count] for name, value in values.items()}
         self.sink.write(self.flushed, {SAMPLES: samples, FIELDS: self._layout.fields(rows)})
 
+    def stored(self) -> Stored:
+        """What `finish` has handed over."""
+        return Stored(self.sink, self.count)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Draws that may be on disk, to be read as far as they are needed."""
+
+    sink: Sink
+    count: int
+    """Of each chain; there may be room for more."""
+
     def samples(self) -> dict[str, np.ndarray]:
         """All draws by site, shape (chains, draws, ...)."""
         return {name: self.read(SAMPLES, name) for name in self.sink.names(SAMPLES)}
@@ -224,6 +238,13 @@ class DrawStore:
             name: np.stack([self.sink.array(SAMPLES, name)[:, int(i)] for i in chosen], axis=1)
             for name in self.sink.names(SAMPLES)
         }
+
+
+def in_memory(samples: Arrays, fields: Arrays) -> Stored:
+    """Draws that were not sampled by a run of chains."""
+    sink = Memory()
+    sink.write(0, {SAMPLES: samples, FIELDS: fields})
+    return Stored(sink, next(iter(samples.values())).shape[1])
 
 
 def chunk_size(bytes_of_a_draw: int, total: int) -> int:

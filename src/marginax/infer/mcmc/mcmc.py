@@ -17,8 +17,8 @@ from jax import Array
 from marginax.graph.sites import as_jax_arrays, collect_sites
 from marginax.infer.cuts import check_cuts
 from marginax.infer.mcmc.block import Chain
-from marginax.infer.mcmc.diagnostics import Draws, diagnostics, warn_after
-from marginax.infer.mcmc.draws import SAMPLES
+from marginax.infer.mcmc.diagnostics import diagnostics, warn_after
+from marginax.infer.mcmc.draws import Stored, in_memory
 from marginax.infer.mcmc.exact import exact_draws
 from marginax.infer.mcmc.kernels import Kernel
 from marginax.infer.mcmc.run import Checkpointing, Job, Ran, run_chains
@@ -39,10 +39,10 @@ class _Result:
     kwargs: Any
     key: Any
     latent: tuple[str, ...]
-    ran: Ran | None = None
-    """None where the draws are exact."""
-    samples: Mapping[str, np.ndarray] | None = None
-    """In place of those of the run."""
+    """The sites that were drawn, without deterministic ones."""
+    stored: Stored
+    divergences: int | None
+    """None where the draws are independent ones from the exact posterior."""
 
 
 class MCMC:
@@ -185,17 +185,19 @@ class MCMC:
         if latent and all(sites[name].support is not None for name in latent):
             model = self.sampler.model
             draws = exact_draws(model, key, self.num_chains, kept, args, kwargs)
-            self._result = _Result(model, args, kwargs, key, latent, samples=draws)
+            self._result = _Result(model, args, kwargs, key, latent, in_memory(draws, {}), None)
             return
         keeping = Checkpointing(Path(checkpoint), checkpoint_seconds) if checkpoint else None
         ran = self._run(key, kept, init_params, keeping, args, kwargs)
         if not ran.store.count:
             raise KeyboardInterrupt("MCMC.run was interrupted before there was a draw.")
-        self._result = _Result(self.sampler.model, args, kwargs, key, ran.sites, ran)
+        stored, divergences = ran.store.stored(), ran.standing.divergences
+        model = self.sampler.model
+        self._result = _Result(model, args, kwargs, key, ran.sites, stored, divergences)
         if ran.standing.interrupted:
             print(f"MCMC: interrupted after {ran.store.count} of {kept} draws.", file=sys.stderr)
-        warn_after(self._latent(), self._fields(), ran.standing.divergences, self.sampler)
-        check_cuts(self.sampler.model, _flat(ran.store.some(CUTS_CHECKED)), args, kwargs)
+        warn_after(stored, ran.sites, divergences, self.sampler)
+        check_cuts(model, _flat(stored.some(CUTS_CHECKED)), args, kwargs)
 
     def warmup(
         self,
@@ -255,7 +257,7 @@ class MCMC:
             discrete ones with ``Predictive(model, draws, infer_discrete=True)``. Where there is no continuous
             latent site, independent draws of the discrete ones.
         """
-        return _grouped(self._draws(), group_by_chain)
+        return _grouped(self._done().stored.samples(), group_by_chain)
 
     def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, Array]:
         """What the sampler reported of every draw that was kept.
@@ -271,42 +273,12 @@ class MCMC:
             ``accept_prob``, ``diverging``, ``energy``, ``num_steps`` (leapfrogs), ``potential_energy``,
             ``step_size``, and of NUTS ``tree_depth``. Empty where draws are exact.
         """
-        return _grouped(self._fields(), group_by_chain)
+        return _grouped(self._done().stored.fields(), group_by_chain)
 
     def _done(self) -> _Result:
         if self._result is None:
             raise RuntimeError("MCMC: there are no draws yet; call run first.")
         return self._result
-
-    def _draws(self) -> Mapping[str, np.ndarray]:
-        result = self._done()
-        if result.samples is not None:
-            return result.samples
-        assert result.ran is not None
-        return result.ran.store.samples()
-
-    def _latent(self) -> Draws:
-        result = self._done()
-        if result.samples is None and result.ran is not None:
-            store = result.ran.store
-            shapes = {name: store.shape(name) for name in result.latent}
-            return Draws(
-                shapes,
-                lambda name, index: store.read(SAMPLES, name, index),
-                store.count * self.num_chains,
-            )
-        draws = self._draws()
-        shapes = {name: draws[name].shape[2:] for name in result.latent}
-        first = next(iter(draws.values()))
-        return Draws(
-            shapes,
-            lambda name, index: draws[name][(slice(None), slice(None), *index)],
-            first.shape[0] * first.shape[1],
-        )
-
-    def _fields(self) -> Mapping[str, np.ndarray]:
-        ran = self._done().ran
-        return {} if ran is None else ran.store.fields()
 
     def print_summary(self, prob: float = 0.9, exclude_deterministic: bool = True) -> None:
         """Print mean, spread, interval, effective sample sizes and R-hat of every scalar, and what went wrong.
@@ -321,16 +293,16 @@ class MCMC:
         exclude_deterministic : bool
             Leave deterministic sites out.
         """
-        result, draws = self._done(), self._draws()
+        result = self._done()
+        draws = result.stored.samples()
         if exclude_deterministic:
             draws = {name: draws[name] for name in result.latent}
         print_table(summary_table(draws, prob))
-        if result.ran is None:
-            print("independent draws from the exact posterior: nothing had to be summed by chance")
+        if result.divergences is None:
+            print("independent draws from the exact posterior")
             return
-        divergences = result.ran.standing.divergences
-        for line in diagnostics(self._latent(), self._fields(), divergences, self.sampler).lines():
-            print(line)
+        found = diagnostics(result.stored, result.latent, result.divergences, self.sampler)
+        print("\n".join(found.lines()))
 
     def relabel(self, plate: str, **options: Any) -> MCMC:
         """The same draws with the labels of exchangeable components made consistent.
@@ -357,7 +329,7 @@ class MCMC:
         result = self._done()
         found = relabel(
             result.model,
-            self._draws(),
+            result.stored.samples(),
             *result.args,
             plate=plate,
             batch_ndims=2,
@@ -365,7 +337,8 @@ class MCMC:
             **result.kwargs,
         )
         renamed = copy.copy(self)
-        renamed._result = replace(result, samples=found.samples)
+        stored = in_memory(found.samples, result.stored.fields())
+        renamed._result = replace(result, stored=stored)
         return renamed
 
     def to_arviz(self, **options: Any) -> Any:
@@ -385,8 +358,10 @@ class MCMC:
         from marginax.infer.arviz_data import to_arviz
 
         result = self._done()
-        options = {"rng_key": result.key, "sample_stats": self._fields()} | options
-        return to_arviz(result.model, self._draws(), *result.args, **options, **result.kwargs)
+        options = {"rng_key": result.key, "sample_stats": result.stored.fields()} | options
+        return to_arviz(
+            result.model, result.stored.samples(), *result.args, **options, **result.kwargs
+        )
 
 
 def _flat(draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

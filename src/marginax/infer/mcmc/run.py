@@ -14,14 +14,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from marginax.compiled import QUICK, Hoisted, remembered, remembered_jit
-from marginax.infer.fingerprint import key_numbers, program_fingerprint
+from marginax.infer.fingerprint import (
+    fingerprint,
+    key_numbers,
+    program_fingerprint,
+    refuse_another_run,
+)
 from marginax.infer.mcmc import adaptation
 from marginax.infer.mcmc.block import Block, Chain, make_block, spread
 from marginax.infer.mcmc.checkpoint import DRAWS, SavedRun, read_run, write_run
 from marginax.infer.mcmc.draws import DrawStore, Memory, OnDisk, Sink, chunk_size
 from marginax.infer.mcmc.kernels import Kernel
 from marginax.infer.mcmc.sampling import Limits, Standing, sample
-from marginax.infer.mcmc.starts import FlatTarget, find_starts, given_starts
+from marginax.infer.mcmc.starts import FlatTarget, find_starts, flat, given_starts
 from marginax.infer.progress import progress
 from marginax.infer.target import make_target
 from marginax.language.errors import ModelError
@@ -98,7 +103,7 @@ def run_chains(
         Where to keep the run.
     """
     kernel = job.kernel
-    target = FlatTarget(make_target(kernel.model, args, kwargs))
+    target = flat(make_target(kernel.model, args, kwargs))
     log_density = target.log_density()
     keys = remembered_jit(lambda key: jax.random.split(key, job.num_chains), key)(key)
 
@@ -123,19 +128,19 @@ def run_chains(
         spread(block.run, job.chain_method, _mesh(job)), chains, 0, 0, options=_options(target)
     )
 
-    about = _about(job, key, program) if keeping else {}
+    about = _about(job, key, program, init_params, warmed_up) if keeping else {}
     if saved is not None:
-        saved.check(about)
-    constrain, chunk = _constrain(job, target, saved)
-    store = _store(job, block, constrain, chunk, keeping, saved)
-
-    if saved is not None:
-        standing = Standing(saved.chains(chains), saved.done, saved.divergences)
+        refuse_another_run(saved.folder, saved.about, about)
         if saved.done > job.total:
             raise ValueError(
                 f"MCMC.run: the checkpoint {os.fspath(saved.folder)} has {saved.done} iterations already, more "
                 f"than the {job.total} asked for. Ask for as many or more, or name another folder."
             )
+    constrain, chunk = _constrain(job, target, saved)
+    store = _store(job, block, constrain, chunk, keeping, saved)
+
+    if saved is not None:
+        standing = Standing(saved.chains(chains), saved.done, saved.divergences)
     elif warmed_up is not None:
         _check_fits(warmed_up, chains)
         standing = Standing(warmed_up._replace(rng_key=keys), job.num_warmup)
@@ -220,15 +225,23 @@ def _store(
     return DrawStore(block.layout, constrain, chunk, sink, pending, flushed)
 
 
-def _about(job: Job, key: Any, program: Hoisted) -> dict[str, Any]:
+def _about(
+    job: Job,
+    key: Any,
+    program: Hoisted,
+    init_params: Mapping[str, Any] | None,
+    warmed_up: Chain | None,
+) -> dict[str, Any]:
     """What tells a run from others; the data are in the program's constants."""
+    kernel = job.kernel
     return {
         "key": np.asarray(key_numbers(key)).tolist(),
-        "sampler": type(job.kernel).__name__,
+        "sampler": type(kernel).__name__,
         "num_warmup": job.num_warmup,
         "num_chains": job.num_chains,
         "thinning": job.thinning,
         "chain_method": job.chain_method,
+        "beginning": fingerprint(kernel.step_size, kernel.init_strategy, init_params, warmed_up),
         "program and data": program_fingerprint(program),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.flatten_util import ravel_pytree
 
 from marginax.compiled import QUICK, remembered_jit
 from marginax.infer.initialization import InitStrategy
@@ -24,31 +24,16 @@ ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class FlatTarget:
-    """A target density of one vector: the sites' unconstrained values one after the other, by name.
+    """A target density of one vector: the sites' unconstrained values one after the other.
 
     One array instead of one for each site: the sampler's program has fewer operations, and compiles faster.
     """
 
     target: Target
-
-    @property
-    def size(self) -> int:
-        """How many numbers a position has."""
-        return sum(math.prod(self.target.shape(name)) for name in self.target.sites)
-
-    def unravel(self, position: Array) -> dict[str, Array]:
-        """From a vector to values by site."""
-        values, begin = {}, 0
-        for name in self.target.sites:
-            shape = self.target.shape(name)
-            end = begin + math.prod(shape)
-            values[name] = position[begin:end].reshape(shape)
-            begin = end
-        return values
-
-    def ravel(self, values: Mapping[str, Any]) -> Array:
-        """From values by site to a vector."""
-        return jnp.concatenate([jnp.ravel(values[name]) for name in self.target.sites])
+    size: int
+    """How many numbers a position has."""
+    unravel: Callable[[Array], dict[str, Array]]
+    """From a vector to values by site."""
 
     def log_density(self) -> Callable[[Array], Array]:
         """The log density, traced once, however often a sampler's program calls it."""
@@ -62,6 +47,20 @@ class FlatTarget:
     def fault(self, position: Array) -> ModelError:
         """Which site makes the density, or its gradient, not finite at a position."""
         return self.target.fault(self.unravel(position))
+
+
+def flat(target: Target) -> FlatTarget:
+    """A target of one vector."""
+    dtype = jnp.result_type(float)
+    zeros = {name: jnp.zeros(target.shape(name), dtype) for name in target.sites}
+    ways_back = []
+
+    def ravel(values: dict[str, Array]) -> Array:
+        vector, unravel = ravel_pytree(values)
+        ways_back.append(unravel)
+        return vector
+
+    return FlatTarget(target, jax.eval_shape(ravel, zeros).size, ways_back[0])
 
 
 def find_starts(
@@ -105,7 +104,7 @@ def find_starts(
         position = initial_position(
             model, strategy, jax.random.fold_in(start_key, number), args, kwargs
         )
-        return begin(target.ravel(position), chain_key)
+        return begin(ravel_pytree(position)[0], chain_key)
 
     compiled = remembered_jit(jax.vmap(attempt, in_axes=(0, None)), keys, 0, options=QUICK)
     chains = compiled(keys, 0)
@@ -176,7 +175,7 @@ def _positions(target: FlatTarget, given: Mapping[str, Any], num_chains: int) ->
                 f"{shape}, or {(num_chains, *shape)} for {num_chains} chain(s)."
             )
         values[name] = value
-    return jax.vmap(target.ravel)(values)
+    return jax.vmap(lambda one: ravel_pytree(one)[0])(values)
 
 
 def _usable(chains: Chain) -> np.ndarray:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 import marginax.storage as storage
+from marginax.infer.fingerprint import refuse_another_run
 from marginax.infer.svi.training import History, Trained
-from marginax.language.errors import ModelError
 
 Path = str | os.PathLike[str]
 Arrays = Mapping[str, np.ndarray]
@@ -37,17 +37,6 @@ class SavedState:
         return storage.fill(template, self.leaves)
 
 
-def group(prefix: str, arrays: Arrays) -> dict[str, np.ndarray]:
-    """The entries whose name begins with a prefix, without it."""
-    found = (name for name in arrays if name.startswith(prefix))
-    return {name.removeprefix(prefix): arrays[name] for name in found}
-
-
-def prefixed(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries under names with a prefix."""
-    return {prefix + name: array for name, array in arrays.items()}
-
-
 def write_run(
     path: Path, about: Mapping[str, Any], now: Trained, initial_losses: np.ndarray | None
 ) -> None:
@@ -64,8 +53,10 @@ def write_run(
     initial_losses : array, optional
         The losses by which the restart was selected at the beginning.
     """
-    arrays = prefixed("state:", storage.flatten(now.states)) | prefixed("params:", now.params)
-    arrays |= prefixed("norms:", now.history.gradient_norms)
+    arrays = storage.prefixed("state:", storage.flatten(now.states)) | storage.prefixed(
+        "params:", now.params
+    )
+    arrays |= storage.prefixed("norms:", now.history.gradient_norms)
     arrays |= {"losses": now.history.losses, "evaluations": now.history.evaluations}
     if initial_losses is not None:
         arrays["initial losses"] = initial_losses
@@ -100,12 +91,7 @@ class SavedRun:
 
     def check(self, about: Mapping[str, Any]) -> None:
         """Refuse a run of which something differs."""
-        for what, value in about.items():
-            if self.about.get(what) != value:
-                raise ModelError(
-                    f"SVI.run: the checkpoint {os.fspath(self.path)} is from another run: its {what} was "
-                    f"{self.about.get(what)}, now it is {value}. Remove the file to begin anew, or name another."
-                )
+        refuse_another_run(self.path, self.about, about)
 
 
 def read_run(path: Path) -> SavedRun | None:
@@ -124,12 +110,12 @@ def read_run(path: Path) -> SavedRun | None:
             f"{os.fspath(path)}: it holds '{found.get('kind')}', not '{KIND}'."
         )
     try:
-        history = History(arrays["losses"], group("norms:", arrays), arrays["evaluations"])
+        history = History(arrays["losses"], storage.group("norms:", arrays), arrays["evaluations"])
         return SavedRun(
             path,
             found["run"],
-            SavedState(group("state:", arrays)),
-            group("params:", arrays),
+            SavedState(storage.group("state:", arrays)),
+            storage.group("params:", arrays),
             history,
             found["stopped"],
             arrays.get("initial losses"),

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 import marginax.storage as storage
-from marginax.infer.svi.checkpoint import SavedState, group, prefixed
+from marginax.infer.svi.checkpoint import SavedState
 from marginax.infer.svi.restarts import Restarts
 
 KIND = "svi result"
@@ -74,13 +74,13 @@ def save(path: str | os.PathLike[str], result: SVIRunResult) -> None:
         )
     state = result.state
     leaves = state.leaves if isinstance(state, SavedState) else storage.flatten(state)
-    arrays = prefixed("state:", leaves) | prefixed("params:", result.params)
-    arrays |= prefixed("norms:", result.gradient_norms) | {"losses": result.losses}
-    arrays |= prefixed("use:", result.component_use)
+    arrays = storage.prefixed("state:", leaves) | storage.prefixed("params:", result.params)
+    arrays |= storage.prefixed("norms:", result.gradient_norms) | {"losses": result.losses}
+    arrays |= storage.prefixed("use:", result.component_use)
     if result.restarts is not None:
         arrays |= {"restarts": result.restarts.losses, "final": result.restarts.final}
         arrays |= {"order": result.restarts.order, "reached best": result.restarts.reached_best}
-        arrays |= prefixed("restarts:", result.restarts.params or {})
+        arrays |= storage.prefixed("restarts:", result.restarts.params or {})
     if result.initial_losses is not None:
         arrays["initial losses"] = result.initial_losses
     about = {"kind": KIND, "stopped": result.stopped, "evaluations": result.evaluations}
@@ -127,16 +127,18 @@ def _result(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> SVIRu
             final=arrays["final"],
             order=arrays["order"],
             reached_best=arrays["reached best"],
-            params=group("restarts:", arrays) or None,
+            params=storage.group("restarts:", arrays) or None,
         )
     return SVIRunResult(
-        params={name: jnp.asarray(value) for name, value in group("params:", arrays).items()},
-        state=SavedState(group("state:", arrays)),
+        params={
+            name: jnp.asarray(value) for name, value in storage.group("params:", arrays).items()
+        },
+        state=SavedState(storage.group("state:", arrays)),
         losses=arrays["losses"],
-        gradient_norms=group("norms:", arrays),
+        gradient_norms=storage.group("norms:", arrays),
         stopped=about["stopped"],
         evaluations=about["evaluations"],
         restarts=restarts,
         initial_losses=arrays.get("initial losses"),
-        component_use=group("use:", arrays),
+        component_use=storage.group("use:", arrays),
     )
