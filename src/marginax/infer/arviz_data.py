@@ -262,6 +262,7 @@ def _assembled(arviz: Any, groups: Mapping[str, Mapping[str, np.ndarray]], namin
         if group != "sample_stats"
         for name, value in values.items()
     }
-    if hasattr(arviz, "InferenceData"):
+    # Not hasattr: for names that are gone, ArviZ 1 has a warning.
+    if "InferenceData" in vars(arviz):
         return arviz.from_dict(**groups, coords=naming.coords, dims=dims)
     return arviz.from_dict(dict(groups), coords=naming.coords, dims=dims)
