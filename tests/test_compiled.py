@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from marginax.compiled import hoisted_jit
+from marginax.compiled import hoisted_jit, remembered_jit
 
 DATA = jnp.arange(1000.0)
 
@@ -51,3 +52,14 @@ def test_data_are_arguments_of_the_program_not_constants_in_it():
     assert [const.shape for const in program.consts] == [DATA.shape]
     (call,) = program.jaxpr.eqns
     assert not call.params["jaxpr"].consts
+
+
+def test_options_that_xla_does_not_have_are_left_out():
+    options = {"xla_backend_optimization_level": 0, "xla_of_another_age": True}
+    double = remembered_jit(lambda x: 2 * x, 1.0, options=options)
+    assert float(double(3.0)) == 6.0
+
+
+def test_a_value_that_an_option_does_not_take_is_an_error():
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_backend_optimization_level"):
+        remembered_jit(lambda x: 3 * x, 1.0, options={"xla_backend_optimization_level": "fast"})

@@ -17,7 +17,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -80,10 +80,11 @@ def remembered(
     """Like `hoisted`, but a program that was compiled before is used again.
 
     Not for functions that are differentiated afterwards: of a custom derivative a jaxpr shows the
-    name alone. Derivatives taken inside ``fn`` are part of its jaxpr. With ``options`` of XLA (`QUICK`, say) the
-    program cannot be called while something else is being traced.
+    name alone. Derivatives taken inside ``fn`` are part of its jaxpr. With ``options`` of XLA (`QUICK`, say), as
+    far as it has them, the program cannot be called while something else is being traced.
     """
     closed, structure = _trace(fn, example)
+    options = {name: value for name, value in options.items() if _is_known(name, value)}
     text = str(closed.jaxpr)
     if "callback" in text or "..." in text:  # a Python function, or an array too long to print
         run = _runner(closed.jaxpr, structure, options)
@@ -102,6 +103,18 @@ def remembered_jit(
 ) -> Callable[..., Any]:
     """Of `remembered`, the function alone."""
     return remembered(fn, *example, options=options).call
+
+
+@cache
+def _is_known(option: str, value: Any) -> bool:
+    """Whether this XLA has an option; they come and go, and none is more than a matter of speed."""
+    try:
+        jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return False
+    return True
 
 
 def _trace(fn: Callable[..., Any], example: Any) -> tuple[jex_core.ClosedJaxpr, Any]:

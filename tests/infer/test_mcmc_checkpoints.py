@@ -24,6 +24,9 @@ import marginax.infer.mcmc.sampling as sampling
 from marginax import storage
 from marginax.infer import MCMC, NUTS, init_to_value
 
+# Warm-up is short, for it is not what is tested.
+pytestmark = pytest.mark.filterwarnings("ignore:.*after warm-up diverged")
+
 KEY = jax.random.key(3)
 DATA = np.array([-0.5, 0.2, 3.1, 2.7], np.float32)
 

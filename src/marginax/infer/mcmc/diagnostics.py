@@ -104,7 +104,7 @@ def _counted(fields: Arrays, divergences: int, kernel: Kernel) -> list[str]:
     found = []
     if divergences:
         found.append(
-            f"{divergences} transitions after warm-up diverged: the draws may miss part of the posterior. "
+            f"{divergences} transition{'s' if divergences > 1 else ''} after warm-up diverged: the draws may miss part of the posterior. "
             f"Raise target_accept_prob of {type(kernel).__name__} (now {kernel.target_accept_prob}), warm up for "
             "longer, or reparameterise the model."
         )
