@@ -103,8 +103,9 @@ def warn_after(stored: Stored, latent: Sequence[str], divergences: int, kernel: 
 def _counted(fields: Arrays, divergences: int, kernel: Kernel) -> list[str]:
     found = []
     if divergences:
+        plural = "s" if divergences > 1 else ""
         found.append(
-            f"{divergences} transition{'s' if divergences > 1 else ''} after warm-up diverged: the draws may miss part of the posterior. "
+            f"{divergences} transition{plural} after warm-up diverged: the draws may miss part of the posterior. "
             f"Raise target_accept_prob of {type(kernel).__name__} (now {kernel.target_accept_prob}), warm up for "
             "longer, or reparameterise the model."
         )
