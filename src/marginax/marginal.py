@@ -478,7 +478,9 @@ class Marginal:
                 if site.is_free and site.support is None
             }
             prepared = prepare_model(self.model, sites, values, args, kwargs, memory_limit=NO_LIMIT)
-            made.append(explanation(prepared.graph, prepared.plan, sites, prepared.peak_bytes()))
+            made.append(
+                explanation(prepared.graph, prepared.plan, sites, queries.peak_bytes(prepared))
+            )
 
         jax.eval_shape(run, abstract)
         if show:
@@ -556,7 +558,7 @@ class Marginal:
     ) -> Any:
         def one(key: Any, values: dict[str, Array]) -> Any:
             prepared = prepare_model(self.model, sites, values, args, kwargs, self.memory_limit)
-            return query(prepared, key)
+            return prepared.ask(lambda prepared: query(prepared, key))
 
         if not batch:
             return one(key, values)
@@ -577,7 +579,9 @@ class Marginal:
         """How many draws may be evaluated at once."""
         example = {name: jnp.zeros(value.shape[1:], value.dtype) for name, value in flat.items()}
         prepared = prepare_model(self.model, sites, example, args, kwargs, self.memory_limit)
-        return max(prepared.memory_limit // (SHARE_OF_A_BATCH * max(prepared.peak_bytes(), 1)), 1)
+        return max(
+            prepared.memory_limit // (SHARE_OF_A_BATCH * max(queries.peak_bytes(prepared), 1)), 1
+        )
 
     def _possible(
         self, query: Query, key: Any, params: Params, args: Any, kwargs: Any, batch_size: int | None

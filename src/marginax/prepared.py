@@ -5,9 +5,10 @@ Every query (`queries.py`) is a pure function of a `Prepared`, which holds no en
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marginax.elimination.plan import Plan, make_plan
+from marginax.blocks.blocked import in_blocks
+from marginax.blocks.plates import sizes_in_blocks
+from marginax.elimination.plan import Advance, Eliminate, Plan, make_plan
 from marginax.explanation import explanation
 from marginax.graph.factors import Evaluated, FactorGraph, LogDensity, density_trace, factor_graph
 from marginax.graph.sites import Site, as_jax_arrays
@@ -38,6 +41,8 @@ class Prepared:
     sites: Mapping[str, Site]
     memory_limit: int
     """Bytes that the largest array of an evaluation may take."""
+    sizes_in_blocks: Mapping[int, int | None] = field(default_factory=dict)
+    """Sizes of plates that may be evaluated in blocks, see `in_blocks`."""
 
     def evaluate(self) -> Evaluated:
         """Compute every factor.
@@ -47,9 +52,31 @@ class Prepared:
         ModelError
             When an array on the way is larger than the limit; under a trace, before it exists.
         """
-        return self.graph.evaluate(self.values, self._refuse_above_limit)
+        # In blocks arrays never have this size; `ask` looks at what they have.
+        visit = self._nothing if self.sizes_in_blocks else self.refuse_above_limit
+        return self.graph.evaluate(self.values, visit)
 
-    def _refuse_above_limit(self, size: int) -> None:
+    def ask(self, query: Callable[[Prepared], Any], values: Mapping[str, Any] | None = None) -> Any:
+        """The answer of a query, with large plates evaluated in blocks.
+
+        Parameters
+        ----------
+        query : callable
+            A pure function of a prepared model.
+        values : mapping of arrays, optional
+            Of what is not summed out, instead of those that the model was prepared with.
+        """
+
+        def answer(values: Mapping[str, Any]) -> Any:
+            return query(replace(self, values=values))
+
+        blocked = in_blocks(answer, self.sizes_in_blocks, self.refuse_above_limit)
+        return blocked(dict(self.values if values is None else values))
+
+    def _nothing(self, size: int) -> None: ...
+
+    def refuse_above_limit(self, size: int) -> None:
+        """Refuse an array of so many bytes, if that is too many."""
         if size > self.memory_limit:
             table = explanation(self.graph, self.plan, self.sites, size)
             raise ModelError(
@@ -63,20 +90,24 @@ class Prepared:
         site = self.sites.get(self.graph.places[factor].density)
         return site is not None and site.is_observed and not site.is_auxiliary
 
-    def peak_bytes(self) -> int:
-        """The largest array of an evaluation, if nothing is fused away; nothing is computed."""
-        sizes = [_planned_bytes(self.graph, self.plan)]
+    def planned_bytes(self) -> int:
+        """The largest array that the plan names; of plates in blocks, one element."""
+        sizes = self.graph.plate_sizes
 
-        def run(values: Mapping[str, Any]) -> None:
-            self.graph.evaluate(values, sizes.append)
+        def elements(count: int, plates: Iterable[str]) -> int:
+            return count // math.prod(sizes[p] for p in plates if sizes[p] in self.sizes_in_blocks)
 
-        jax.eval_shape(run, dict(self.values))
-        return max(sizes)
-
-
-def _planned_bytes(graph: FactorGraph, plan: Plan) -> int:
-    largest = max(plan.largest, graph.largest_factor())
-    return largest * np.dtype(jnp.result_type(float)).itemsize
+        counts = [self.graph.elements(term.name) for term in self.plan.terms]
+        counts = [
+            elements(count, self.graph.places[term.name].axes)
+            for count, term in zip(counts, self.plan.terms, strict=True)
+        ]
+        for step in self.plan.steps:
+            if isinstance(step, Eliminate):
+                counts.append(elements(step.elements, step.plates))
+            elif isinstance(step, Advance):
+                counts.append(step.elements)
+        return max(counts, default=1) * np.dtype(jnp.result_type(float)).itemsize
 
 
 def prepare(
@@ -103,8 +134,8 @@ def prepare(
     graph = factor_graph(program, latents, enumerated)
     plan = make_plan(graph.terms(), graph.sizes, graph.plate_sizes, graph.home, chains=graph.chains)
     limit = default_memory_limit() if memory_limit is None else memory_limit
-    prepared = Prepared(graph, plan, values, sites, limit)
-    prepared._refuse_above_limit(_planned_bytes(graph, plan))
+    prepared = Prepared(graph, plan, values, sites, limit, sizes_in_blocks(graph))
+    prepared.refuse_above_limit(prepared.planned_bytes())
     return prepared
 
 

@@ -8,7 +8,7 @@ pointwise log-likelihood comes from the outside messages of the same plan (`elim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from marginax.blocks.blocked import in_blocks
 from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
 from marginax.elimination.outside import outside_messages
@@ -36,6 +37,24 @@ Query = Callable[[Prepared, Any], Any]
 def log_density(prepared: Prepared, key: Any = None) -> Array:
     """The log of the sum over all variables."""
     return log_total(prepared, SUM, prepared.evaluate())
+
+
+def peak_bytes(prepared: Prepared) -> int:
+    """The largest array of an evaluation of the log density, if nothing is fused away; nothing is computed."""
+    sizes = [prepared.planned_bytes()]
+    if prepared.sizes_in_blocks:
+        answer = in_blocks(
+            lambda values: log_density(replace(prepared, values=values)),
+            prepared.sizes_in_blocks,
+            sizes.append,
+        )
+    else:
+
+        def answer(values: Mapping[str, Any]) -> None:
+            prepared.graph.evaluate(values, sizes.append)
+
+    jax.eval_shape(answer, dict(prepared.values))
+    return max(sizes)
 
 
 def log_total(

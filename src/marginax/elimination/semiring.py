@@ -121,7 +121,12 @@ def _argmax(x: Array, total: Array, axis: int, key: Any) -> Array:
 
 
 def _draw(x: Array, total: Array, axis: int, key: Any) -> Array:
-    return _one_hot(jax.random.categorical(key, x, axis), x, total, axis)
+    """One uniform number for each draw, looked up among the cumulative probabilities."""
+    cumulative = jnp.cumsum(_softmax(x, total, axis, key), axis)
+    last = jax.lax.slice_in_dim(cumulative, x.shape[axis] - 1, None, axis=axis)
+    # Less than the last, so that one of the values is chosen; what has no probability never is.
+    point = jax.random.uniform(key, last.shape, x.dtype) * last
+    return _one_hot(jnp.sum(cumulative <= point, axis), x, total, axis)
 
 
 _reduce_sum = _reduction(logsumexp, _softmax)

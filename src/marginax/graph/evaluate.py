@@ -163,7 +163,7 @@ def _bind(
     if shared is not None:
         outputs = [_mapped(with_shared(eqn, shared), ready, variables)]
     elif flow is None:
-        outputs = _mapped(_as_function(eqn, debug_info), ready, variables)
+        outputs = _mapped(as_function(eqn, debug_info), ready, variables)
     elif name in ELEMENTWISE:
         aligned = _aligned(ready, len(shape_of(eqn.outvars[0])), variables)
         folded = fold_elementwise(name, params, aligned)
@@ -237,7 +237,7 @@ def _renamed(
     return Enumerated(array, variables, frozenset(constant))
 
 
-def _as_function(eqn: jex_core.JaxprEqn, debug_info: Any) -> Callable[..., list[Any]]:
+def as_function(eqn: jex_core.JaxprEqn, debug_info: Any) -> Callable[..., list[Any]]:
     """An equation as a function of its inputs, also where it calls other functions.
 
     How such primitives are bound differs between versions of JAX; a jaxpr of one equation does not.

@@ -141,6 +141,8 @@ class FactorGraph:
     """The plates in which each variable lives, by the names of its axes."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Numbers of values, likewise."""
+    block_sizes: Mapping[str, int | None] = field(default_factory=dict)
+    """How many elements of each plate are evaluated at once, where it says so."""
     chains: tuple[Chain, ...] = ()
     """The scans whose steps are linked by variables, for `make_plan`."""
 
@@ -164,16 +166,14 @@ class FactorGraph:
 
     def largest_factor(self) -> int:
         """How many elements the largest factor has."""
-        sizes = self.sizes
-        counts = [
-            # Along a time axis it may be the same; what is not is refused when it is made.
-            math.prod(
-                [sizes[v] for v in t.variables]
-                + [self.plate_sizes[p] for p in t.plates if p != self.places[t.name].time]
-            )
-            for t in self.terms()
-        ]
-        return max(counts, default=1)
+        return max(map(self.elements, self.places), default=1)
+
+    def elements(self, factor: str) -> int:
+        """How many elements a factor has."""
+        place = self.places[factor]
+        # Along a time axis it may be the same; what is not is refused when it is made.
+        plates = [self.plate_sizes[p] for p in place.axes if p != place.time]
+        return math.prod([self.sizes[v] for v in place.variables] + plates)
 
     def evaluate(
         self, values: Mapping[str, Any], visit: Callable[[int], None] = lambda size: None
@@ -424,9 +424,11 @@ def factor_graph(
     captured = capture(outputs, latents, enumerate_names)
     variables = {name: site for name, site in latents.items() if name in enumerate_names}
     frames: dict[str, tuple[int, int]] = {}
+    block_sizes: dict[str, int | None] = {}
     for name, place in placed.items():
         for frame in place.plates:
             size, full_size = frames.setdefault(frame.name, (frame.size, frame.full_size))
+            block_sizes[frame.name] = block_sizes.get(frame.name) or frame.block_size
             if (size, full_size) != (frame.size, frame.full_size):
                 raise ModelError(
                     f"plate '{frame.name}' has size {_of(size, full_size)} at one site and "
@@ -479,6 +481,7 @@ def factor_graph(
         plate_scales,
         home,
         sizes,
+        block_sizes,
         chains,
     )
 

@@ -44,7 +44,7 @@ class Target:
 
     def log_density(self, position: Mapping[str, Any]) -> Array:
         """Log density of an unconstrained position, Jacobians included, shape ()."""
-        return log_density(replace(self.prepared, values=position))
+        return self.prepared.ask(log_density, position)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a site's unconstrained value."""

@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from marginax.blocks.blocked import in_blocks
+from marginax.blocks.plates import sizes_in_blocks
 from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
 from marginax.elimination.plan import IntractableError, make_plan, term_of
@@ -62,16 +64,20 @@ def estimate(run: Run, analytic: bool) -> Estimate:
     )
     _refuse_unsuited_draws(graph, pairing)
     averaged = _averaged_analytically(graph, run)
-    evaluated = graph.evaluate(run.draw())
-    try:
-        tracked = track(graph, pairing.drawn, IN_GUIDE)
-        return _estimate(graph, evaluated, pairing, averaged, tracked)
-    except IntractableError:
-        if not pairing.drawn:
-            raise
-        # A drawn site that is followed in its plates couples more than its known value does.
-        tracked = track(graph, pairing.drawn, IN_GUIDE, as_a_whole=True)
-        return _estimate(graph, evaluated, pairing, averaged, tracked)
+
+    def of_values(values: dict[str, Any]) -> Estimate:
+        evaluated = graph.evaluate(values)
+        try:
+            tracked = track(graph, pairing.drawn, IN_GUIDE)
+            return _estimate(graph, evaluated, pairing, averaged, tracked)
+        except IntractableError:
+            if not pairing.drawn:
+                raise
+            # A drawn site that is followed in its plates couples more than its known value does.
+            tracked = track(graph, pairing.drawn, IN_GUIDE, as_a_whole=True)
+            return _estimate(graph, evaluated, pairing, averaged, tracked)
+
+    return in_blocks(of_values, sizes_in_blocks(graph))(run.draw())
 
 
 def _refuse_unsuited_draws(graph: FactorGraph, pairing: Pairing) -> None:
