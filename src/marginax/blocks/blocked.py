@@ -42,6 +42,8 @@ def in_blocks(
     fn: Callable[..., Any],
     sizes: Mapping[int, int | None],
     visit: Callable[[int], None] = _anything,
+    *,
+    is_transposed: bool = False,
 ) -> Callable[..., Any]:
     """A function whose axes of certain sizes are evaluated in blocks.
 
@@ -54,6 +56,9 @@ def in_blocks(
         where it saves something.
     visit : callable, optional
         Called with the bytes of the largest array, before anything is allocated.
+    is_transposed : bool
+        Whether it may be differentiated backwards as it is, in arguments in which it is linear. Sums of many blocks
+        then are not corrected for rounding, which is not linear.
 
     Returns
     -------
@@ -73,8 +78,10 @@ def in_blocks(
             return out
 
         traced = jax.make_jaxpr(flat)(*leaves)
-        blocked = Blocked(traced.jaxpr, tuple(sorted(sizes.items(), reverse=True)), visit)
-        return jax.tree.unflatten(result[0], _run(blocked, *traced.consts, *leaves))
+        ordered = tuple(sorted(sizes.items(), reverse=True))
+        blocked = Blocked(traced.jaxpr, ordered, visit, is_transposed)
+        consts = map(jnp.asarray, traced.consts)
+        return jax.tree.unflatten(result[0], _run(blocked, *consts, *leaves))
 
     return call
 
@@ -86,6 +93,7 @@ class Blocked:
     jaxpr: jex_core.Jaxpr
     sizes: tuple[tuple[int, int | None], ...]
     visit: Callable[[int], None]
+    is_transposed: bool
 
     @property
     def plain(self) -> Callable[..., list[Any]]:
@@ -118,14 +126,14 @@ class Blocked:
             if found is None or block_size is None:
                 continue
             largest, is_chosen = max(largest, found.bytes_in_loops(block_size)), True
-            call = partial(_tiled_once, found, block_size)
+            call = partial(_tiled_once, found, block_size, not self.is_transposed)
             program = flat_program(jax.make_jaxpr(call)(*arrays))
         self.visit(max([largest, *map(bytes_of, program.computed)]))
         return list(call(*arrays))
 
 
-def _tiled_once(found: Tiling, block_size: int, *arrays: Any) -> list[Any]:
-    return run_tiled(found, arrays, block_size)
+def _tiled_once(found: Tiling, block_size: int, corrected: bool, *arrays: Any) -> list[Any]:
+    return run_tiled(found, arrays, block_size, corrected)
 
 
 def chosen_block(found: Tiling, block_size: int | None) -> int | None:
@@ -193,7 +201,9 @@ def _(blocked: Blocked, primals: Any, tangents: Any) -> tuple[list[Any], list[An
         values, changes = jax.jvp(at, start, directions)
         return values, [c for c, smooth in zip(changes, is_float, strict=True) if smooth]
 
-    values, changes = in_blocks(forward, sizes, blocked.visit)(start, directions)
+    values, changes = in_blocks(forward, sizes, blocked.visit, is_transposed=True)(
+        start, directions
+    )
     smooth = iter(changes)
     return values, [
         next(smooth) if is_smooth else np.zeros(jnp.shape(v), jax.dtypes.float0)

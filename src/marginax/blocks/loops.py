@@ -22,7 +22,9 @@ from marginax.graph.evaluate import as_function
 Arrays = dict[Value, Any]
 
 
-def run_tiled(tiling: Tiling, arrays: Sequence[Any], block_size: int) -> list[Any]:
+def run_tiled(
+    tiling: Tiling, arrays: Sequence[Any], block_size: int, corrected: bool = True
+) -> list[Any]:
     """The results of a program.
 
     Parameters
@@ -33,6 +35,8 @@ def run_tiled(tiling: Tiling, arrays: Sequence[Any], block_size: int) -> list[An
         Its inputs.
     block_size : int
         Rows of a block, at most as many as there are.
+    corrected : bool
+        Whether sums are corrected for the rounding of many blocks.
     """
     program = tiling.program
     found: Arrays = {**program.known, **dict(zip(program.inputs, arrays, strict=True))}
@@ -42,16 +46,19 @@ def run_tiled(tiling: Tiling, arrays: Sequence[Any], block_size: int) -> list[An
             outputs = call(*(found[value] for value in step.inputs))
             found.update(zip(step.outputs, outputs, strict=True))
         if stage < len(tiling.loops):
-            found |= _run_loop(tiling, tiling.loops[stage], found, block_size)
+            found |= _run_loop(tiling, tiling.loops[stage], found, block_size, corrected)
     return [found[value] for value in program.outputs]
 
 
-def _run_loop(tiling: Tiling, loop: Loop, found: Arrays, block_size: int) -> Arrays:
+def _run_loop(
+    tiling: Tiling, loop: Loop, found: Arrays, block_size: int, corrected: bool
+) -> Arrays:
     def step(sums: list[Found], number: Array) -> tuple[list[Found], list[Array]]:
         return _block(tiling, loop, found, block_size, sums, number)
 
     first = [
-        r.nothing(found[r.step.inputs[0]] if r.adds_up_in_place else None) for r in loop.reductions
+        r.nothing(found[r.step.inputs[0]] if r.adds_up_in_place else None, corrected)
+        for r in loop.reductions
     ]
     count = -(-tiling.size // block_size)
     sums, parts = lax.scan(step, first, jnp.arange(count))

@@ -35,14 +35,14 @@ class Reduction:
     adds_up_in_place: bool = False
     """Whether the step itself adds to its first input, which is then what was found before."""
 
-    def nothing(self, first_input: Any) -> Found:
+    def nothing(self, first_input: Any, corrected: bool) -> Found:
         """What is found before any row, given the first input where that is what is added to."""
         if self.adds_up_in_place:
             return Found(jnp.asarray(first_input))
         output = self.step.outputs[0]
         nothing = jnp.full(output.shape, self.neutral, output.dtype)
-        is_rounded = self.combine is jnp.add and jnp.issubdtype(output.dtype, jnp.floating)
-        return Found(nothing, nothing if is_rounded else None)
+        is_sum = self.combine is jnp.add and jnp.issubdtype(output.dtype, jnp.floating)
+        return Found(nothing, nothing if is_sum and corrected else None)
 
     def after(self, found: Found, arguments: list[Any], counts: Array | None) -> Found:
         """What is found after a block.
