@@ -1,6 +1,7 @@
 """Marginax: probabilistic models whose discrete variables are summed out exactly."""
 
 from marginax import handlers as handlers, infer as infer, optim as optim, testing as testing
+from marginax.blocks.devices import devices as devices
 from marginax.elimination.contract import ScaleError as ScaleError
 from marginax.elimination.plan import IntractableError as IntractableError
 from marginax.language.errors import ModelError as ModelError

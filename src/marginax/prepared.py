@@ -153,7 +153,7 @@ def prepare_model(
 
 def default_memory_limit() -> int:
     """Half of the device's memory, in bytes; half of the machine's where the device does not tell."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] // 2
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

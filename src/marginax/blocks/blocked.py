@@ -21,6 +21,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend import core as jex_core
 
 from marginax.blocks.demand import Tiling, tiling
+from marginax.blocks.devices import current_mesh
 from marginax.blocks.loops import run_tiled
 from marginax.blocks.program import bytes_of, flat_program
 from marginax.graph.axis_flow import dtype_of, shape_of
@@ -133,7 +134,7 @@ class Blocked:
 
 
 def _tiled_once(found: Tiling, block_size: int, corrected: bool, *arrays: Any) -> list[Any]:
-    return run_tiled(found, arrays, block_size, corrected)
+    return run_tiled(found, arrays, block_size, corrected, current_mesh())
 
 
 def chosen_block(found: Tiling, block_size: int | None) -> int | None:
@@ -149,13 +150,16 @@ def chosen_block(found: Tiling, block_size: int | None) -> int | None:
     size = found.size
     if size > np.iinfo(jnp.arange(0).dtype).max:
         return None  # rows are counted in this type
+    mesh = current_mesh()
+    if mesh is not None:
+        size = -(-size // mesh.size)  # the share of each
     if block_size is not None:
         return min(block_size, size)
     # A loop over time takes one step for a whole block at once, so that its blocks serve memory alone.
     elements = LARGE_ELEMENTS if found.has_loops_inside else _cache()
     count = -(-size // max(elements // found.width, 1))
     if count < 2:
-        return None
+        return None if mesh is None else size
     whole = next((n for n in range(count, 2 * count) if size % n == 0), count)
     return -(-size // whole)
 

@@ -42,6 +42,10 @@ class Loop:
     reductions: tuple[Reduction, ...]
     stacked: tuple[Row, ...]
     """Results that have rows."""
+    cut: tuple[Row, ...]
+    """What exists as a whole, and has rows cut out of it."""
+    whole: tuple[Value, ...]
+    """What else is needed."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,6 @@ class Tiling:
     stages: tuple[tuple[Step, ...], ...]
     """Whole steps; the i-th before the i-th loop, the last ones at the end."""
     loops: tuple[Loop, ...]
-    cut: frozenset[Row]
-    """What exists as a whole, and has rows cut out of it."""
     needed_whole: Mapping[Value, str]
     """Values with the axis that had to be computed whole, and the primitive that makes them."""
 
@@ -212,27 +214,23 @@ def _scheduled(demand: _Demand) -> Tiling | None:
                 ready[value] = rows_ready[row] + 1
 
     last = max([*reductions, *results], default=-1)
-    loops, cut = [], set()
-    for stage in range(last + 1):
-        steps, rows = _needed_rows(demand, reductions[stage], results[stage])
-        loops.append(Loop(tuple(steps), tuple(reductions[stage]), tuple(results[stage])))
-        cut |= rows
+    loops = [_loop(demand, reductions[stage], results[stage]) for stage in range(last + 1)]
     if all(not loop.steps for loop in loops):
         return None
     stages = [tuple(whole_steps[stage]) for stage in range(max([last, *whole_steps]) + 2)]
-    return Tiling(
-        program, demand.size, tuple(stages), tuple(loops), frozenset(cut), demand.needed_whole
-    )
+    return Tiling(program, demand.size, tuple(stages), tuple(loops), demand.needed_whole)
 
 
-def _needed_rows(
-    demand: _Demand, reductions: Iterable[Reduction], results: Iterable[Row]
-) -> tuple[list[Along], set[Row]]:
-    """The steps of a loop, in order, and the rows that are cut out of something whole."""
-    wanted = set(results)
+def _loop(demand: _Demand, reductions: list[Reduction], results: list[Row]) -> Loop:
+    """One pass over all rows: the steps that it needs, in order, and what it needs beside."""
+    wanted, whole = dict.fromkeys(results), dict[Value, None]()
 
     def want(sources: Iterable[Value], axes: Iterable[int | None]) -> None:
-        wanted.update((s, a) for s, a in zip(sources, axes, strict=True) if a is not None)
+        for source, axis in zip(sources, axes, strict=True):
+            if axis is None:
+                whole[source] = None
+            else:
+                wanted[source, axis] = None
 
     for reduction in reductions:
         want(reduction.step.inputs, reduction.axes)
@@ -243,4 +241,5 @@ def _needed_rows(
         for way in ways.values():
             steps.append(way)
             want(step.inputs, way.axes)
-    return steps[::-1], {row for row in wanted if row not in demand.made_by}
+    cut = tuple(row for row in wanted if row not in demand.made_by)
+    return Loop(tuple(steps[::-1]), tuple(reductions), tuple(results), cut, tuple(whole))

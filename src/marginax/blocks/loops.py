@@ -7,13 +7,18 @@ neutral element takes their place, also where they are infinite or NaN); among r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import Mesh, PartitionSpec
 
 from marginax.blocks.demand import Loop, Row, Tiling
+from marginax.blocks.devices import ROWS
 from marginax.blocks.pointwise import run_along
 from marginax.blocks.program import Value
 from marginax.blocks.reduction import Found
@@ -23,7 +28,11 @@ Arrays = dict[Value, Any]
 
 
 def run_tiled(
-    tiling: Tiling, arrays: Sequence[Any], block_size: int, corrected: bool = True
+    tiling: Tiling,
+    arrays: Sequence[Any],
+    block_size: int,
+    corrected: bool = True,
+    mesh: Mesh | None = None,
 ) -> list[Any]:
     """The results of a program.
 
@@ -37,6 +46,8 @@ def run_tiled(
         Rows of a block, at most as many as there are.
     corrected : bool
         Whether sums are corrected for the rounding of many blocks.
+    mesh : Mesh, optional
+        Devices that share the rows.
     """
     program = tiling.program
     found: Arrays = {**program.known, **dict(zip(program.inputs, arrays, strict=True))}
@@ -46,66 +57,134 @@ def run_tiled(
             outputs = call(*(found[value] for value in step.inputs))
             found.update(zip(step.outputs, outputs, strict=True))
         if stage < len(tiling.loops):
-            found |= _run_loop(tiling, tiling.loops[stage], found, block_size, corrected)
+            loop = tiling.loops[stage]
+            rows = [jnp.asarray(found[value]) for value, _ in loop.cut]
+            whole = [found[value] for value in loop.whole]
+            run = _Run(loop, tiling.size, block_size, corrected)
+            sums, parts = run.here(rows, whole) if mesh is None else run.over(mesh, rows, whole)
+            for reduction, total in zip(loop.reductions, sums, strict=True):
+                if reduction.adds_up_in_place:
+                    total = total + found[reduction.step.inputs[0]]
+                found[reduction.step.outputs[0]] = total
+            found.update(zip((value for value, _ in loop.stacked), parts, strict=True))
     return [found[value] for value in program.outputs]
 
 
-def _run_loop(
-    tiling: Tiling, loop: Loop, found: Arrays, block_size: int, corrected: bool
-) -> Arrays:
-    def step(sums: list[Found], number: Array) -> tuple[list[Found], list[Array]]:
-        return _block(tiling, loop, found, block_size, sums, number)
+@dataclass(frozen=True)
+class _Run:
+    """One loop, over all rows or over the share of a device."""
 
-    first = [
-        r.nothing(found[r.step.inputs[0]] if r.adds_up_in_place else None, corrected)
-        for r in loop.reductions
-    ]
-    count = -(-tiling.size // block_size)
-    sums, parts = lax.scan(step, first, jnp.arange(count))
-    results: Arrays = {
-        reduction.step.outputs[0]: found.total
-        for reduction, found in zip(loop.reductions, sums, strict=True)
-    }
-    for (value, axis), part in zip(loop.stacked, parts, strict=True):
-        results[value] = _joined(part, axis, tiling.size)
-    return results
+    loop: Loop
+    size: int
+    block_size: int
+    corrected: bool
+
+    def here(self, rows: Sequence[Array], whole: Sequence[Any]) -> tuple[list[Array], list[Array]]:
+        """On one device: sums, and results of all rows."""
+        return self._share(rows, whole, self.size, 0)
+
+    def over(
+        self, mesh: Mesh, rows: Sequence[Array], whole: Sequence[Any]
+    ) -> tuple[list[Array], list[Array]]:
+        """The same on several devices, each of which has a share of the rows."""
+        share = -(-self.size // mesh.size)
+        missing = (
+            share * mesh.size - self.size
+        )  # the last device has so many rows that do not count
+        axes = [axis for _, axis in self.loop.cut]
+        if missing:
+            rows = [
+                jnp.pad(r, [(0, missing if a == axis else 0) for a in range(r.ndim)], mode="edge")
+                for r, axis in zip(rows, axes, strict=True)
+            ]
+
+        def on_each(rows: Sequence[Array], whole: Sequence[Any]) -> tuple[list[Array], list[Array]]:
+            first = lax.axis_index(ROWS) * share
+            sums, parts = self._share(rows, whole, share, first)
+            gathered = [lax.all_gather(total, ROWS) for total in sums]
+            return [
+                # In the order of the devices, which gives all of them the same bits.
+                functools.reduce(reduction.combine, list(totals))
+                for reduction, totals in zip(self.loop.reductions, gathered, strict=True)
+            ], parts
+
+        run = jax.shard_map(
+            on_each,
+            mesh=mesh,
+            in_specs=([_along(axis) for axis in axes], [PartitionSpec()] * len(whole)),
+            out_specs=(
+                [PartitionSpec()] * len(self.loop.reductions),
+                [_along(axis) for _, axis in self.loop.stacked],
+            ),
+            check_vma=False,
+        )
+        sums, parts = run(rows, whole)
+        places = zip(parts, self.loop.stacked, strict=True)
+        return sums, [lax.slice_in_dim(p, 0, self.size, axis=axis) for p, (_, axis) in places]
+
+    def _share(
+        self, rows: Sequence[Array], whole: Sequence[Any], share: int, first: Any
+    ) -> tuple[list[Array], list[Array]]:
+        """Some rows, of which the first is number ``first`` of all."""
+        block_size = min(self.block_size, share)
+        given: dict[tuple[Value, int | None], Any] = dict(zip(self.loop.cut, rows, strict=True))
+        known = dict(zip(self.loop.whole, whole, strict=True))
+        is_padded = not isinstance(first, int)
+
+        def block(sums: list[Found], number: Array) -> tuple[list[Found], list[Array]]:
+            begin = number * block_size
+            start = jnp.minimum(begin, share - block_size)
+            place = start + jnp.arange(block_size)
+            counts = None
+            if share % block_size:
+                counts = place >= begin
+            if is_padded:
+                is_one = first + place < self.size
+                counts = is_one if counts is None else counts & is_one
+            return self._block(given, known, start, first, block_size, counts, sums)
+
+        empty = [reduction.nothing(self.corrected) for reduction in self.loop.reductions]
+        sums, parts = lax.scan(block, empty, jnp.arange(-(-share // block_size)))
+        places = zip(parts, self.loop.stacked, strict=True)
+        return [found.total for found in sums], [_joined(p, axis, share) for p, (_, axis) in places]
+
+    def _block(
+        self,
+        given: Mapping[tuple[Value, int | None], Array],
+        known: Mapping[Value, Any],
+        start: Array,
+        first: Any,
+        block_size: int,
+        counts: Array | None,
+        sums: list[Found],
+    ) -> tuple[list[Found], list[Array]]:
+        """What is found after a block of rows, and its rows of the results."""
+        rows: dict[Row, Array] = {}
+
+        def read(value: Value, axis: int | None) -> Any:
+            if axis is None:
+                return known[value]
+            if (value, axis) not in rows:
+                whole = given[value, axis]
+                rows[value, axis] = lax.dynamic_slice_in_dim(whole, start, block_size, axis)
+            return rows[value, axis]
+
+        for along in self.loop.steps:
+            arguments = [read(v, a) for v, a in zip(along.step.inputs, along.axes, strict=True)]
+            outputs = run_along(along, arguments, first + start, block_size)
+            for value, axis, array in zip(along.step.outputs, along.out_axes, outputs, strict=True):
+                if axis is not None:
+                    rows[value, axis] = array
+        after = []
+        for reduction, before in zip(self.loop.reductions, sums, strict=True):
+            places = zip(reduction.step.inputs, reduction.axes, strict=True)
+            arguments = [None if reduction.is_start(i) else read(*p) for i, p in enumerate(places)]
+            after.append(reduction.after(before, arguments, counts))
+        return after, [read(value, axis) for value, axis in self.loop.stacked]
 
 
-def _block(
-    tiling: Tiling,
-    loop: Loop,
-    found: Mapping[Value, Any],
-    block_size: int,
-    sums: list[Found],
-    number: Array,
-) -> tuple[list[Found], list[Array]]:
-    """What is found after a block of rows, and its rows of the results."""
-    begin = number * block_size
-    start = jnp.minimum(begin, tiling.size - block_size)
-    rows: dict[Row, Array] = {}
-
-    def read(value: Value, axis: int | None) -> Any:
-        if axis is None:
-            return found[value]
-        if (value, axis) not in rows:
-            whole = jnp.asarray(found[value])
-            rows[value, axis] = lax.dynamic_slice_in_dim(whole, start, block_size, axis)
-        return rows[value, axis]
-
-    for along in loop.steps:
-        arguments = [read(v, a) for v, a in zip(along.step.inputs, along.axes, strict=True)]
-        outputs = run_along(along, arguments, start, block_size)
-        for value, axis, array in zip(along.step.outputs, along.out_axes, outputs, strict=True):
-            if axis is not None:
-                rows[value, axis] = array
-    counts = None
-    if tiling.size % block_size:
-        counts = start + jnp.arange(block_size) >= begin
-    after = []
-    for reduction, before in zip(loop.reductions, sums, strict=True):
-        places = zip(reduction.step.inputs, reduction.axes, strict=True)
-        after.append(reduction.after(before, [read(v, a) for v, a in places], counts))
-    return after, [read(value, axis) for value, axis in loop.stacked]
+def _along(axis: int) -> PartitionSpec:
+    return PartitionSpec(*[None] * axis, ROWS)
 
 
 def _joined(parts: Array, axis: int, size: int) -> Array:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from marginax.blocks.blocked import fits_in_cache
+from marginax.blocks.devices import current_mesh
 from marginax.blocks.program import flat_program
 from marginax.graph.factors import FactorGraph
 
@@ -16,14 +17,15 @@ def sizes_in_blocks(graph: FactorGraph) -> Mapping[int, int | None]:
     Parameters
     ----------
     graph : FactorGraph
-        Any. Plates that say nothing are among the sizes if the arrays may be larger than the cache.
+        Any. Plates that say nothing are among the sizes if the arrays may be larger than the cache, or if
+        several devices share them.
     """
     asked: dict[int, int | None] = {}
     for plate, size in graph.plate_sizes.items():
         block_size = graph.block_sizes.get(plate)
         if block_size is not None:
             asked[size] = min(block_size, asked.get(size) or block_size)
-    if not fits_in_cache(_most_elements(graph)):
+    if current_mesh() is not None or not fits_in_cache(_most_elements(graph)):
         asked |= {s: None for s in graph.plate_sizes.values() if s > 1 and s not in asked}
     return asked
 

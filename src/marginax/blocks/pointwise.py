@@ -214,16 +214,21 @@ def run_along(along: Along, arguments: Sequence[Any], start: Any, count: int) ->
         return as_function(eqn, step.debug_info)(*arguments)
     shape = list(step.outputs[0].shape)
     shape[axis] = count
+    params = anywhere(eqn.params)
     if eqn.primitive.name == "iota":
-        array = eqn.primitive.bind(**eqn.params | {"shape": tuple(shape)})
+        array = eqn.primitive.bind(**params | {"shape": tuple(shape)})
         is_counted = eqn.params["dimension"] == axis
         return [array + jnp.asarray(start, array.dtype) if is_counted else array]
     flow = axis_flow(eqn)
-    params = eqn.params
     if flow is not None and flow.resize is not None:
         params = params | flow.resize(tuple(shape))
     outputs = eqn.primitive.bind(*map(jnp.asarray, arguments), **params)
     return outputs if eqn.primitive.multiple_results else [outputs]
+
+
+def anywhere(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a primitive without where its result is to be: on which devices the rows are is settled outside."""
+    return {key: None if key in ("sharding", "out_sharding") else p for key, p in params.items()}
 
 
 def _run_inside(inside: Inside, arrays: Sequence[Any], start: Any, count: int) -> list[Any]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from marginax.blocks.pointwise import anywhere
 from marginax.blocks.program import Step, Value
 
 
@@ -33,16 +34,19 @@ class Reduction:
     neutral: Any
     """What stands for a row that must not count."""
     adds_up_in_place: bool = False
-    """Whether the step itself adds to its first input, which is then what was found before."""
+    """Whether the step itself adds to its first input, where what was found before can stand."""
 
-    def nothing(self, first_input: Any, corrected: bool) -> Found:
-        """What is found before any row, given the first input where that is what is added to."""
-        if self.adds_up_in_place:
-            return Found(jnp.asarray(first_input))
+    def is_start(self, position: int) -> bool:
+        """Whether an input is what the sum begins with, to which no row adds."""
+        return self.adds_up_in_place and position == 0
+
+    def nothing(self, corrected: bool) -> Found:
+        """What is found before any row, and without what the sum begins with."""
         output = self.step.outputs[0]
         nothing = jnp.full(output.shape, self.neutral, output.dtype)
         is_sum = self.combine is jnp.add and jnp.issubdtype(output.dtype, jnp.floating)
-        return Found(nothing, nothing if is_sum and corrected else None)
+        is_corrected = is_sum and corrected and not self.adds_up_in_place
+        return Found(nothing, nothing if is_corrected else None)
 
     def after(self, found: Found, arguments: list[Any], counts: Array | None) -> Found:
         """What is found after a block.
@@ -56,16 +60,16 @@ class Reduction:
         counts : bool array, shape (rows,), or None
             Which of them count; all if None.
         """
-        eqn = self.step.eqn
+        eqn, params = self.step.eqn, anywhere(self.step.eqn.params)
         if self.adds_up_in_place:
             _, places, updates = arguments
             updates = self._counted(updates, self.axes[2], counts)
-            return Found(eqn.primitive.bind(found.total, places, updates, **eqn.params))
+            return Found(eqn.primitive.bind(found.total, places, updates, **params))
         arguments = [
             self._counted(argument, axis, counts)
             for argument, axis in zip(arguments, self.axes, strict=True)
         ]
-        return self._combined(found, eqn.primitive.bind(*arguments, **eqn.params))
+        return self._combined(found, eqn.primitive.bind(*arguments, **params))
 
     def _combined(self, found: Found, part: Array) -> Found:
         if found.lost is None:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from marginax.compiled import Hoisted
+from marginax.graph.validate import is_elsewhere
 from marginax.language.errors import ModelError
 
 
@@ -36,6 +37,9 @@ def fingerprint(*values: Any) -> str:
         digest.update(jax.tree_util.keystr(path).encode())
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
+        if is_elsewhere(leaf):
+            digest.update(f"{leaf.dtype}{np.shape(leaf)}".encode())
+            leaf = _digest_of_all_parts(leaf)
         if isinstance(leaf, str | int | float | complex | bool | bytes):
             digest.update(f"{type(leaf).__name__} {leaf!r}".encode())
         elif (
@@ -53,6 +57,21 @@ def fingerprint(*values: Any) -> str:
                 f"whether they are the same again; {jax.tree_util.keystr(path)} is a {type(leaf).__name__}."
             )
     return digest.hexdigest()
+
+
+@jax.jit
+def _digest_of_all_parts(array: Any) -> Any:
+    """Two numbers that depend on every bit of an array and on its place, the same in all processes."""
+    if array.dtype == bool:
+        array = array.astype(jnp.uint8)
+    width = min(array.dtype.itemsize, 4)
+    bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f"uint{8 * width}")).astype(jnp.uint32)
+    place = jax.lax.iota(jnp.uint32, bits.size).reshape(bits.shape)
+    mixed = (bits ^ (bits >> 15)) * (
+        2 * place + 1
+    )  # modulo 2**32, so that the order of adding does not matter
+    again = (mixed ^ (mixed >> 13)) * jnp.uint32(2654435761)
+    return jnp.stack([jnp.sum(mixed), jnp.sum(again ^ (again >> 16))])
 
 
 def program_fingerprint(program: Hoisted) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -24,6 +25,7 @@ from marginax.infer.mcmc.kernels import Kernel
 from marginax.infer.mcmc.run import Checkpointing, Job, Ran, run_chains
 from marginax.infer.summary import print_table, summary_table
 from marginax.language import handlers
+from marginax.language.errors import ModelError
 
 CHAIN_METHODS = ("parallel", "vectorized", "sequential")
 CUTS_CHECKED = 20
@@ -187,6 +189,11 @@ class MCMC:
             draws = exact_draws(model, key, self.num_chains, kept, args, kwargs)
             self._result = _Result(model, args, kwargs, key, latent, in_memory(draws, {}), None)
             return
+        if checkpoint and jax.process_count() > 1:
+            raise ModelError(
+                "MCMC.run: checkpoint= is for one process; with several, leave it out, or fit by SVI, whose "
+                "checkpoints they share."
+            )
         keeping = Checkpointing(Path(checkpoint), checkpoint_seconds) if checkpoint else None
         ran = self._run(key, kept, init_params, keeping, args, kwargs)
         if not ran.store.count:

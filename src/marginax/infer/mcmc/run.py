@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from marginax.blocks.devices import current_mesh
 from marginax.compiled import QUICK, Hoisted, remembered, remembered_jit
 from marginax.infer.fingerprint import (
     fingerprint,
@@ -178,7 +179,9 @@ def _capacity(job: Job, target: FlatTarget) -> int:
 
 
 def _mesh(job: Job) -> Mesh | None:
-    """The devices to spread chains over, as many as share them evenly; None for one."""
+    """The devices to spread chains over, as many as share them evenly; None for one, or if they share plates."""
+    if current_mesh() is not None:
+        return None
     devices = jax.local_devices()
     count = max(n for n in range(1, len(devices) + 1) if job.num_chains % n == 0)
     if job.chain_method != "parallel" or count == 1:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 import marginax.storage as storage
@@ -40,7 +41,7 @@ class SavedState:
 def write_run(
     path: Path, about: Mapping[str, Any], now: Trained, initial_losses: np.ndarray | None
 ) -> None:
-    """Write where a run stands.
+    """Write where a run stands; of several processes, which all stand there, the first does.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ def write_run(
     initial_losses : array, optional
         The losses by which the restart was selected at the beginning.
     """
+    if jax.process_index() > 0:
+        return
     arrays = storage.prefixed("state:", storage.flatten(now.states)) | storage.prefixed(
         "params:", now.params
     )
