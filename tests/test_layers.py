@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "language": set(),
     "elimination": set(),
     "graph": {"language", "elimination"},
-    "blocks": {"graph"},
+    "blocks": {"language", "graph"},
     "explanation": {"elimination", "graph"},
     "compiled": set(),
     "prepared": {"language", "elimination", "graph", "blocks", "explanation"},

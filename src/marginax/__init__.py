@@ -2,6 +2,7 @@
 
 from marginax import handlers as handlers, infer as infer, optim as optim, testing as testing
 from marginax.blocks.devices import devices as devices
+from marginax.blocks.on_disk import RowsOnDisk as RowsOnDisk, rows_on_disk as rows_on_disk
 from marginax.elimination.contract import ScaleError as ScaleError
 from marginax.elimination.plan import IntractableError as IntractableError
 from marginax.language.errors import ModelError as ModelError

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from marginax.blocks.blocked import in_blocks
-from marginax.blocks.plates import sizes_in_blocks
+from marginax.blocks.plates import rows_on_disk_of, sizes_in_blocks
 from marginax.elimination.plan import Advance, Eliminate, Plan, make_plan
 from marginax.explanation import explanation
 from marginax.graph.factors import Evaluated, FactorGraph, LogDensity, density_trace, factor_graph
@@ -256,6 +256,8 @@ def _batch_shape(sites: Mapping[str, Site], values: Mapping[str, Any]) -> tuple[
 
 def diagnose(prepared: Prepared) -> ModelError:
     """Which site makes the density NaN or impossible, as an error to raise."""
+    if rows_on_disk_of(prepared.graph):
+        return _diagnose_in_blocks(prepared)
     evaluated = prepared.evaluate()
     for factor in evaluated.factors:
         array = np.asarray(factor.array)
@@ -278,4 +280,26 @@ def diagnose(prepared: Prepared) -> ModelError:
         "the log density is not finite although every site allows some value of its own: no joint "
         "assignment of the discrete variables is possible with these parameters and data. Check the "
         "zeros (-inf) in the tables that link them."
+    )
+
+
+def _diagnose_in_blocks(prepared: Prepared) -> ModelError:
+    """The same of rows on disk, which are not looked at as a whole."""
+
+    def counts(prepared: Prepared) -> dict[str, Any]:
+        found = {}
+        for factor in prepared.evaluate().factors:
+            best = jnp.max(factor.array, tuple(range(len(factor.plates), factor.array.ndim)))
+            found[factor.name] = jnp.sum(~jnp.isfinite(best))
+        return found
+
+    found = jax.jit(lambda values: prepared.ask(counts, values))(dict(prepared.values))
+    for name, count in found.items():
+        if count:
+            return ModelError(
+                f"site '{name}': its log density is NaN or -inf, an impossible value, in {int(count)} elements of its "
+                "plates. Some of the data are on disk; look there for NaN and for values that cannot be."
+            )
+    return ModelError(
+        "the log density is not finite although every site allows some value of its own."
     )

@@ -23,8 +23,10 @@ from jax.extend import core as jex_core
 from marginax.blocks.demand import Tiling, tiling
 from marginax.blocks.devices import current_mesh
 from marginax.blocks.loops import run_tiled
-from marginax.blocks.program import bytes_of, flat_program
+from marginax.blocks.on_disk import READ
+from marginax.blocks.program import Program, bytes_of, flat_program
 from marginax.graph.axis_flow import dtype_of, shape_of
+from marginax.language.errors import ModelError
 
 CACHE_ELEMENTS = 2**19
 """Elements of the largest array in a block. Measured on two cores with 1 MiB of cache each, a mixture of ten on
@@ -124,13 +126,36 @@ class Blocked:
                 continue  # what is left fits
             found = tiling(program, size)
             block_size = None if found is None else chosen_block(found, asked)
+            if found is not None and block_size is None and _reads(program, size):
+                block_size = size
             if found is None or block_size is None:
                 continue
             largest, is_chosen = max(largest, found.bytes_in_loops(block_size)), True
             call = partial(_tiled_once, found, block_size, not self.is_transposed)
             program = flat_program(jax.make_jaxpr(call)(*arrays))
+        _refuse_whole_rows(program)
         self.visit(max([largest, *map(bytes_of, program.computed)]))
         return list(call(*arrays))
+
+
+def _reads(program: Program, size: int) -> bool:
+    """Whether rows of that number are on disk."""
+    return any(
+        s.eqn.primitive.name == READ and s.outputs[0].shape[0] == size for s in program.steps
+    )
+
+
+def _refuse_whole_rows(program: Program) -> None:
+    """Refuse what reads all rows from disk at once."""
+    for step in program.steps:
+        if step.eqn.primitive.name == READ:
+            users = [s.eqn.primitive.name for s in program.steps if step.outputs[0] in s.inputs]
+            raise ModelError(
+                f"rows on disk ({step.eqn.params['source'].about}) are needed all at once, by "
+                f"{', '.join(f'`{u}`' for u in dict.fromkeys(users)) or 'the result itself'}. In blocks only "
+                "what is pointwise along the rows of a plate can be computed, and sums over them; compute anything "
+                "else before."
+            )
 
 
 def _tiled_once(found: Tiling, block_size: int, corrected: bool, *arrays: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from marginax.blocks.blocked import fits_in_cache
 from marginax.blocks.devices import current_mesh
+from marginax.blocks.on_disk import READ
 from marginax.blocks.program import flat_program
 from marginax.graph.factors import FactorGraph
 
@@ -25,9 +26,16 @@ def sizes_in_blocks(graph: FactorGraph) -> Mapping[int, int | None]:
         block_size = graph.block_sizes.get(plate)
         if block_size is not None:
             asked[size] = min(block_size, asked.get(size) or block_size)
+    asked |= {size: None for size in rows_on_disk_of(graph) if size not in asked}
     if current_mesh() is not None or not fits_in_cache(_most_elements(graph)):
         asked |= {s: None for s in graph.plate_sizes.values() if s > 1 and s not in asked}
     return asked
+
+
+def rows_on_disk_of(graph: FactorGraph) -> list[int]:
+    """How many rows there are in each array on disk."""
+    steps = flat_program(graph.captured.jaxpr).steps
+    return [s.outputs[0].shape[0] for s in steps if s.eqn.primitive.name == READ]
 
 
 def _most_elements(graph: FactorGraph) -> int:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from marginax.blocks.on_disk import READ
 from marginax.blocks.program import Program, Step, Value, called_program, flat_program
 from marginax.graph.axis_flow import axis_flow
 from marginax.graph.dependence import scan_parts
@@ -92,6 +93,8 @@ def ways_along(
 def _axes_along(step: Step, axis: int) -> Axes | None:
     if step.eqn.primitive.name == "iota":
         return ()
+    if step.eqn.primitive.name == READ:
+        return () if axis == 0 else None
     flow = axis_flow(step.eqn)
     if flow is None or axis in flow.varying:
         return None
@@ -212,6 +215,8 @@ def run_along(along: Along, arguments: Sequence[Any], start: Any, count: int) ->
     axis = along.out_axes[0]
     if axis is None:
         return as_function(eqn, step.debug_info)(*arguments)
+    if eqn.primitive.name == READ:
+        return [eqn.params["source"].traced_rows(start, count)]
     shape = list(step.outputs[0].shape)
     shape[axis] = count
     params = anywhere(eqn.params)

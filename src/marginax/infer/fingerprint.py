@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from marginax.blocks.on_disk import RowsOnDisk
 from marginax.compiled import Hoisted
 from marginax.graph.validate import is_elsewhere
 from marginax.language.errors import ModelError
@@ -33,11 +34,14 @@ def fingerprint(*values: Any) -> str:
         For a value of which it cannot be told whether it is the same as another.
     """
     digest = hashlib.blake2b(digest_size=16)
+    leaf: Any
     for path, leaf in jax.tree_util.tree_leaves_with_path(_opened(values)):
         digest.update(jax.tree_util.keystr(path).encode())
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        if is_elsewhere(leaf):
+        if isinstance(leaf, RowsOnDisk):
+            leaf = leaf.about
+        elif is_elsewhere(leaf):
             digest.update(f"{leaf.dtype}{np.shape(leaf)}".encode())
             leaf = _digest_of_all_parts(leaf)
         if isinstance(leaf, str | int | float | complex | bool | bytes):

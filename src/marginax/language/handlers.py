@@ -19,7 +19,7 @@ from numpyro.distributions import Distribution
 
 from marginax.language.errors import ModelError
 from marginax.language.primitives import as_numbers, check_infer, prng_key
-from marginax.language.stack import Message, Messenger, apply_stack, element
+from marginax.language.stack import Message, Messenger, apply_stack, element, read_lazily
 
 Trace = dict[str, Message]
 
@@ -134,6 +134,7 @@ class seed(Messenger):
             return super().__call__(*args, **kwargs)
         # Each call uses up the keys of a copy, so that the next one (or one in another thread)
         # starts from the same key, and no traced key stays behind in this object.
+        args, kwargs = read_lazily((args, kwargs))
         with copy.copy(self):
             return self.fn(*args, **kwargs)
 

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
+import jax
 from numpyro.distributions import (
     Delta,
     ExpandedDistribution,
@@ -52,6 +53,14 @@ class _Stack(threading.local):
 
 
 _stack = _Stack()
+
+
+def read_lazily(arguments: Any) -> Any:
+    """A model's arguments, in which what stands for an array elsewhere (on disk) is one, to be read when needed."""
+    return jax.tree.map(
+        lambda leaf: leaf.__jax_array__() if getattr(leaf, "is_read_lazily", False) else leaf,
+        arguments,
+    )
 
 
 class Messenger:
@@ -112,6 +121,7 @@ class Messenger:
                     "to wrap, or use it in a `with` statement."
                 )
             return self._wrap(args[0])
+        args, kwargs = read_lazily((args, kwargs))
         with self:
             return self.fn(*args, **kwargs)
 
