@@ -129,3 +129,29 @@ def test_a_series_is_one_step_and_those_that_stand_apart() -> None:
     words = " ".join(str(e).split())
     assert "steps of z 100 1 99" in words
     assert "for 99 steps of z" in words
+
+
+def test_what_feeds_a_factor_along_a_plate() -> None:
+    def model(x: Any) -> None:
+        with mx.plate("data", len(x)):
+            shift = mx.sample("shift", dist.Normal(0.0, 1.0))
+            z = mx.sample("z", dist.Bernoulli(0.5))
+            centred = x - jnp.cumsum(x)
+            mx.sample("x", dist.Normal(z + shift, 1.0), obs=centred)
+
+    e = mx.marginalize(model).explain(jnp.arange(5.0), show=False)
+    by_site = {axis.factor: axis for axis in e.plate_axes}
+    assert by_site["x"].fed_by == ("'shift', axis 0", "'z', axis 0", "data of shape (5,), axis 0")
+    assert by_site["x"].mixed_by == ("cumsum",)
+    assert by_site["shift"].mixed_by == ()
+    assert "mixed by cumsum" in str(e)
+
+
+def test_blocks_are_told() -> None:
+    rows = jax.ShapeDtypeStruct((10**6,), jnp.float32)
+    e = mx.marginalize(model).explain(rows, components=10, show=False)
+    (block,) = e.blocks.values()
+    assert 10**6 % block == 0
+    assert e.peak_bytes <= 2**19 * 4
+    assert f"{block:,}" in str(e)
+    assert not mx.marginalize(model).explain(np.zeros(7), show=False).blocks

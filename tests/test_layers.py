@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "elimination": set(),
     "graph": {"language", "elimination"},
     "blocks": {"language", "graph"},
-    "explanation": {"elimination", "graph"},
+    "explanation": {"elimination", "graph", "blocks"},
     "compiled": set(),
     "prepared": {"language", "elimination", "graph", "blocks", "explanation"},
     "filtering": {"elimination", "graph", "prepared"},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from marginax.blocks.analysis import PlateAxis, plate_axes
 from marginax.elimination.plan import Plan
 from marginax.graph.factors import FactorGraph
 from marginax.graph.sites import Site
@@ -58,6 +60,10 @@ class Explanation:
         Numbers of all steps of a series, by the name of its time axis.
     not_marginalized : dict
         Every other latent site, and why it is not summed out.
+    blocks : dict
+        How many elements are evaluated at once, of plates that are evaluated in blocks.
+    plate_axes : tuple of PlateAxis
+        For each factor and plate, what has an element for each of the plate's, and what mixes them, if anything does.
     """
 
     variables: tuple[Variable, ...]
@@ -68,6 +74,8 @@ class Explanation:
     peak_bytes: int
     series: Mapping[str, int]
     not_marginalized: Mapping[str, str]
+    blocks: Mapping[str, int]
+    plate_axes: tuple[PlateAxis, ...]
 
     def __str__(self) -> str:
         parts = [
@@ -95,8 +103,25 @@ class Explanation:
             ),
             _table(
                 "Plates",
-                ("plate", "size"),
-                [(n, f"{s:,}") for n, s in self.plates.items() if n not in self.series],
+                ("plate", "size", "at once"),
+                [
+                    (n, f"{s:,}", f"{self.blocks.get(n, s):,}")
+                    for n, s in self.plates.items()
+                    if n not in self.series
+                ],
+            ),
+            _table(
+                "Along plates",
+                ("site", "plate", "an element each of", "steps on the way"),
+                [
+                    (
+                        a.factor,
+                        a.plate,
+                        "; ".join(a.fed_by) or "-",
+                        f"mixed by {', '.join(a.mixed_by)}" if a.mixed_by else "pointwise",
+                    )
+                    for a in self.plate_axes
+                ],
             ),
             _table(
                 "Series",
@@ -114,7 +139,11 @@ class Explanation:
 
 
 def explanation(
-    graph: FactorGraph, plan: Plan, sites: Mapping[str, Site], peak_bytes: int
+    graph: FactorGraph,
+    plan: Plan,
+    sites: Mapping[str, Site],
+    peak_bytes: int,
+    blocks: Mapping[str, int] = MappingProxyType({}),
 ) -> Explanation:
     """Put a factor graph and its plan into words."""
 
@@ -148,7 +177,16 @@ def explanation(
     }
     series = {r.time: r.series.length for r in graph.captured.recurrences}
     return Explanation(
-        variables, factors, graph.plate_sizes, plan, plan.flops, peak_bytes, series, others
+        variables,
+        factors,
+        graph.plate_sizes,
+        plan,
+        plan.flops,
+        peak_bytes,
+        series,
+        others,
+        dict(blocks),
+        plate_axes(graph),
     )
 
 

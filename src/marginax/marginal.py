@@ -479,7 +479,13 @@ class Marginal:
             }
             prepared = prepare_model(self.model, sites, values, args, kwargs, memory_limit=NO_LIMIT)
             made.append(
-                explanation(prepared.graph, prepared.plan, sites, queries.peak_bytes(prepared))
+                explanation(
+                    prepared.graph,
+                    prepared.plan,
+                    sites,
+                    queries.peak_bytes(prepared),
+                    queries.blocks_of_plates(prepared),
+                )
             )
 
         jax.eval_shape(run, abstract)

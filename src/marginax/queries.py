@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from marginax.blocks.blocked import in_blocks
+from marginax.blocks.blocked import blocks_of, in_blocks
 from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
 from marginax.elimination.outside import outside_messages
@@ -55,6 +55,17 @@ def peak_bytes(prepared: Prepared) -> int:
 
     jax.eval_shape(answer, dict(prepared.values))
     return max(sizes)
+
+
+def blocks_of_plates(prepared: Prepared) -> dict[str, int]:
+    """The plates whose log density is evaluated in blocks, and how many elements a block has."""
+    found = blocks_of(
+        lambda values: log_density(replace(prepared, values=values)),
+        prepared.sizes_in_blocks,
+        dict(prepared.values),
+    )
+    sizes = prepared.graph.plate_sizes
+    return {plate: found[size] for plate, size in sizes.items() if size in found}
 
 
 def log_total(

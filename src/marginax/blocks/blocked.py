@@ -89,6 +89,31 @@ def in_blocks(
     return call
 
 
+def blocks_of(
+    fn: Callable[..., Any], sizes: Mapping[int, int | None], *args: Any
+) -> dict[int, int]:
+    """Which axes `in_blocks` cuts, by size, and how large the blocks are; nothing is computed.
+
+    Parameters
+    ----------
+    fn, sizes
+        As for `in_blocks`.
+    *args
+        Arguments, or their shapes.
+    """
+    if not sizes:
+        return {}
+    leaves, structure = jax.tree.flatten(args)
+
+    def flat(*leaves: Any) -> list[Any]:
+        return jax.tree.leaves(fn(*jax.tree.unflatten(structure, leaves)))
+
+    traced = jax.make_jaxpr(flat)(*leaves)
+    ordered = tuple(sorted(sizes.items(), reverse=True))
+    blocked = Blocked(traced.jaxpr, ordered, _anything, False)
+    return blocked.arranged(*map(jnp.asarray, traced.consts), *leaves)[2]
+
+
 @dataclass(frozen=True, eq=False)
 class Blocked:
     """A traced function of its constants and arguments, and which axes are large."""
@@ -119,10 +144,16 @@ class Blocked:
 
     def tiled(self, *arrays: Any) -> list[Any]:
         """Evaluate in blocks."""
-        call, largest, is_chosen = self.plain, 0, False
+        call, largest, _ = self.arranged(*arrays)
+        self.visit(largest)
+        return list(call(*arrays))
+
+    def arranged(self, *arrays: Any) -> tuple[Callable[..., list[Any]], int, dict[int, int]]:
+        """How to evaluate it, the bytes of the largest array, and the sizes that are cut into blocks of which size."""
+        call, largest, chosen = self.plain, 0, dict[int, int]()
         program = flat_program(jax.make_jaxpr(call)(*arrays))
         for size, asked in self.sizes:
-            if asked is None and is_chosen:
+            if asked is None and chosen:
                 continue  # what is left fits
             found = tiling(program, size)
             block_size = None if found is None else chosen_block(found, asked)
@@ -130,12 +161,12 @@ class Blocked:
                 block_size = size
             if found is None or block_size is None:
                 continue
-            largest, is_chosen = max(largest, found.bytes_in_loops(block_size)), True
+            largest = max(largest, found.bytes_in_loops(block_size))
+            chosen[size] = block_size
             call = partial(_tiled_once, found, block_size, not self.is_transposed)
             program = flat_program(jax.make_jaxpr(call)(*arrays))
         _refuse_whole_rows(program)
-        self.visit(max([largest, *map(bytes_of, program.computed)]))
-        return list(call(*arrays))
+        return call, max([largest, *map(bytes_of, program.computed)]), chosen
 
 
 def _reads(program: Program, size: int) -> bool:
