@@ -436,7 +436,7 @@ def test_a_scope_keeps_the_full_size_of_a_plate():
         with mx.handlers.scope(prefix="s"), mx.plate("n", 10, subsample_size=2):
             mx.sample("x", NORMAL)
 
-    assert record(model)["s/x"]["cond_indep_stack"] == [("s/n", -1, 2, 10)]
+    assert record(model)["s/x"]["cond_indep_stack"] == [("s/n", -1, 2, 10, None)]
 
 
 def test_types_that_a_scope_hides_keep_their_names():

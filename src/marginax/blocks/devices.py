@@ -55,7 +55,7 @@ class devices:
     >>> with mx.devices() as all_of_them:
     ...     x = all_of_them.shard(jnp.arange(8.0))
     ...     round(float(mx.marginalize(model).log_density({}, x)), 3)
-    -73.402
+    -57.122
     """
 
     def __init__(self, count: int | None = None) -> None:
