@@ -28,10 +28,10 @@ from marginax.blocks.program import Program, bytes_of, flat_program
 from marginax.graph.axis_flow import dtype_of, shape_of
 from marginax.language.errors import ModelError
 
-CACHE_ELEMENTS = 2**19
-"""Elements of the largest array in a block. Measured on two cores with 1 MiB of cache each, a mixture of ten on
-1,000,000 points: from 2**18 to 2**20 elements 22 to 26 ms; with 2**14, where threads wait for one another, 37; all
-at once 94."""
+CACHE_ELEMENTS = 2**20
+"""Elements of the largest array in a block. Measured on two cores with 1 MiB of cache each, and 32 MiB shared, a
+mixture of ten on 1,000,000 points: 2**18 elements 21.0 ms, 2**19 18.5, 2**20 17.4, 2**21 16.9; with 2**14, where
+threads wait for one another, twice as long; all at once 94."""
 
 LARGE_ELEMENTS = 2**26
 """The same where blocks serve memory alone: on accelerators (a guess, not measured), and where a block is a loop."""
@@ -153,18 +153,20 @@ class Blocked:
         call, largest, chosen = self.plain, 0, dict[int, int]()
         program = flat_program(jax.make_jaxpr(call)(*arrays))
         for size, asked in self.sizes:
-            if asked is None and chosen:
+            if chosen and asked is None:
                 continue  # what is left fits
+            if chosen:
+                program = flat_program(jax.make_jaxpr(call)(*arrays))
             found = tiling(program, size)
             block_size = None if found is None else chosen_block(found, asked)
             if found is not None and block_size is None and _reads(program, size):
                 block_size = size
             if found is None or block_size is None:
                 continue
-            largest = max(largest, found.bytes_in_loops(block_size))
+            largest = max(largest, found.bytes_of_loops(block_size))
             chosen[size] = block_size
             call = partial(_tiled_once, found, block_size, not self.is_transposed)
-            program = flat_program(jax.make_jaxpr(call)(*arrays))
+            program = found.outside_of_loops
         _refuse_whole_rows(program)
         return call, max([largest, *map(bytes_of, program.computed)]), chosen
 

@@ -62,6 +62,12 @@ class Tiling:
     """Values with the axis that had to be computed whole, and the primitive that makes them."""
 
     @property
+    def outside_of_loops(self) -> Program:
+        """The steps on whole arrays."""
+        program, steps = self.program, tuple(step for stage in self.stages for step in stage)
+        return Program(program.inputs, steps, program.outputs, program.known)
+
+    @property
     def width(self) -> int:
         """Elements of the largest array in a loop, for one row."""
         return max((math.prod(v.shape) // self.size for v in self._made()), default=1)
@@ -71,9 +77,11 @@ class Tiling:
         """Whether a block is itself a loop, along time."""
         return any(along.inside for loop in self.loops for along in loop.steps)
 
-    def bytes_in_loops(self, block_size: int) -> int:
-        """The largest array of a block."""
-        return max((bytes_of(v) // self.size * block_size for v in self._made()), default=0)
+    def bytes_of_loops(self, block_size: int) -> int:
+        """The largest array of a block, or result of all blocks."""
+        made = [bytes_of(v) // self.size * block_size for v in self._made()]
+        results = [bytes_of(v) for loop in self.loops for v, _ in loop.stacked]
+        return max([*made, *results], default=0)
 
     def _made(self) -> Iterable[Value]:
         for loop in self.loops:

@@ -40,7 +40,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import logsumexp
 
 from marginax.elimination.products import log_product, two_factors
 
@@ -88,7 +87,7 @@ def _reduction(
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _reduce_entropy(x: Array, axis: int) -> Array:
-    return logsumexp(x, axis)
+    return _logsumexp(x, axis)
 
 
 @_reduce_entropy.defjvp
@@ -105,10 +104,26 @@ def _max(x: Array, axis: int) -> Array:
     return jnp.max(x, axis)
 
 
+def _relative(x: Array, axis: int) -> tuple[Array, Array, Array]:
+    """Exponentials relative to the largest, their sum, and the largest.
+
+    Value and weights are both made of these, so that a program with both takes each exponential once.
+    """
+    top = jnp.max(x, axis, keepdims=True)
+    top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
+    # The `where` keeps an infinite derivative of an impossible value out of second derivatives.
+    numbers = jnp.exp(jnp.where(x == -jnp.inf, -jnp.inf, x - top))
+    return numbers, jnp.sum(numbers, axis, keepdims=True), top
+
+
+def _logsumexp(x: Array, axis: int) -> Array:
+    _, total, top = _relative(x, axis)
+    return jnp.squeeze(jnp.log(total) + top, axis)
+
+
 def _softmax(x: Array, total: Array, axis: int, key: Any) -> Array:
-    total = jnp.expand_dims(total, axis)
-    # The inner `where` keeps an infinite derivative of an impossible value out of second derivatives.
-    return jnp.exp(jnp.where(x == -jnp.inf, -jnp.inf, x - jnp.where(total == -jnp.inf, 0, total)))
+    numbers, total, _ = _relative(x, axis)
+    return numbers / jnp.where(total == 0, 1, total)
 
 
 def _one_hot(chosen: Array, x: Array, total: Array, axis: int) -> Array:
@@ -129,9 +144,9 @@ def _draw(x: Array, total: Array, axis: int, key: Any) -> Array:
     return _one_hot(jnp.sum(cumulative <= point, axis), x, total, axis)
 
 
-_reduce_sum = _reduction(logsumexp, _softmax)
+_reduce_sum = _reduction(_logsumexp, _softmax)
 _reduce_max = _reduction(_max, _argmax)
-_reduce_sample = _reduction(logsumexp, _draw)
+_reduce_sample = _reduction(_logsumexp, _draw)
 
 SUM = Semiring(
     "sum",
