@@ -61,6 +61,7 @@ examples: $(VENV)/.run
 	for script in examples/hidden_markov/*.py; do $(BIN)/python $$script || exit 1; done
 
 bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/log_density.py
 	$(BIN)/python benchmarks/compile_time.py
 	$(BIN)/python benchmarks/hmm.py
