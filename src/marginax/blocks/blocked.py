@@ -259,13 +259,13 @@ def _(blocked: Blocked, primals: Any, tangents: Any) -> tuple[list[Any], list[An
         return [value], [change]
     is_float = [_is_float(dtype_of(out)) for out in blocked.jaxpr.outvars]
 
-    def forward(start: list[Any], directions: list[Any]) -> tuple[list[Any], list[Any]]:
-        values, changes = jax.jvp(at, start, directions)
-        return values, [c for c, smooth in zip(changes, is_float, strict=True) if smooth]
+    def forward(start: list[Any], directions: list[Any]) -> list[Any]:
+        _, changes = jax.jvp(at, start, directions)
+        return [c for c, smooth in zip(changes, is_float, strict=True) if smooth]
 
-    values, changes = in_blocks(forward, sizes, blocked.visit, is_transposed=True)(
-        start, directions
-    )
+    # Apart from the derivative, because whoever transposes that knows the values before it knows the directions.
+    values = _run(blocked, *primals)
+    changes = in_blocks(forward, sizes, blocked.visit, is_transposed=True)(start, directions)
     smooth = iter(changes)
     return values, [
         next(smooth) if is_smooth else np.zeros(jnp.shape(v), jax.dtypes.float0)
