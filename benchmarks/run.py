@@ -141,16 +141,17 @@ def table(results: Sequence[Result]) -> str:
 
 def disagreement(results: Sequence[Result]) -> list[str]:
     """Contestants whose value is another one than Marginax's."""
-    ours = [r for r in results if r["contestant"] == "marginax"]
-    found = []
-    for r in results:
-        for other in ours:
-            same = all(r[key] == other[key] for key in ("job", "points", "components"))
-            if same and abs(
-                r.get("value", other.get("value", 0)) - other.get("value", 0)
-            ) > 1e-4 * abs(other.get("value", 0)):
-                found.append(f"{r['contestant']}: {r['value']}, not {other['value']}")
-    return found
+
+    def place(result: Result) -> tuple[Any, ...]:
+        return result["job"], result["points"], result["components"]
+
+    ours = {place(r): r["value"] for r in results if r["contestant"] == "marginax" and "value" in r}
+    return [
+        f"{r['contestant']}: {r['value']}, not {ours[place(r)]}"
+        for r in results
+        if "value" in r and place(r) in ours
+        if abs(r["value"] - ours[place(r)]) > 1e-4 * abs(ours[place(r)])
+    ]
 
 
 def plot(results: Sequence[Result], path: Path) -> None:

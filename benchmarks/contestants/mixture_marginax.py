@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +26,11 @@ def model(data: Any, components: int) -> None:
     with mx.plate("data", len(data)):
         assignment = mx.sample("assignment", dist.Categorical(weights))
         mx.sample("obs", dist.Normal(locs[assignment], scale), obs=data)
+
+
+def ready(function: Any, *arguments: Any) -> None:
+    """Call it and wait for the result."""
+    jax.block_until_ready(function(*arguments))
 
 
 def main() -> None:
@@ -64,7 +70,7 @@ def main() -> None:
                     "mixture",
                     points=points,
                     components=components,
-                    seconds=seconds(lambda: jax.block_until_ready(density(params, data))),  # noqa: B023
+                    seconds=seconds(partial(ready, density, params, data)),
                     first_seconds=first,
                     value=float(value),
                     temporary_bytes=analysis.temp_size_in_bytes if analysis else 0,

@@ -221,3 +221,13 @@ def test_derivatives_survive_transformations(transform: Callable[..., Any]) -> N
     plain = jax.grad(lambda x: reduce(SUM, x).sum())(x)
     changed = jax.grad(lambda x: transform(lambda x: reduce(SUM, x))(x).sum())(x)
     np.testing.assert_allclose(changed, plain, rtol=tolerance(np.float32))
+
+
+def test_what_is_impossible_is_never_drawn_among_many_values_in_single_precision() -> None:
+    """A cumulative sum that is rounded may grow where nothing was added to it."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(200_000, 61)).astype(np.float32)
+    x[:, 1::2] = -INF
+    drawn = jax.grad(lambda x: jnp.sum(reduce(sample_semiring(KEY), x)))(jnp.asarray(x))
+    np.testing.assert_array_equal(drawn[:, 1::2], 0)
+    np.testing.assert_array_equal(np.sum(drawn, 1), 1)

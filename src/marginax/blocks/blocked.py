@@ -72,19 +72,8 @@ def in_blocks(
         return fn
 
     def call(*args: Any) -> Any:
-        leaves, structure = jax.tree.flatten(args)
-        result: list[Any] = []
-
-        def flat(*leaves: Any) -> list[Any]:
-            out, tree = jax.tree.flatten(fn(*jax.tree.unflatten(structure, leaves)))
-            result.append(tree)
-            return out
-
-        traced = jax.make_jaxpr(flat)(*leaves)
-        ordered = tuple(sorted(sizes.items(), reverse=True))
-        blocked = Blocked(traced.jaxpr, ordered, visit, is_transposed)
-        consts = map(jnp.asarray, traced.consts)
-        return jax.tree.unflatten(result[0], _run(blocked, *consts, *leaves))
+        blocked, arrays, structure = _traced(fn, sizes, args, visit, is_transposed)
+        return jax.tree.unflatten(structure, _run(blocked, *arrays))
 
     return call
 
@@ -103,15 +92,32 @@ def blocks_of(
     """
     if not sizes:
         return {}
+    blocked, arrays, _ = _traced(fn, sizes, args)
+    return blocked.arranged(*arrays)[2]
+
+
+def _traced(
+    fn: Callable[..., Any],
+    sizes: Mapping[int, int | None],
+    args: Any,
+    visit: Callable[[int], None] = _anything,
+    is_transposed: bool = False,
+) -> tuple[Blocked, list[Any], Any]:
+    """A function, the arrays that it takes (what it closes over, then its arguments), and how its results are
+    put together.
+    """
     leaves, structure = jax.tree.flatten(args)
+    results: list[Any] = []
 
     def flat(*leaves: Any) -> list[Any]:
-        return jax.tree.leaves(fn(*jax.tree.unflatten(structure, leaves)))
+        out, tree = jax.tree.flatten(fn(*jax.tree.unflatten(structure, leaves)))
+        results.append(tree)
+        return out
 
     traced = jax.make_jaxpr(flat)(*leaves)
     ordered = tuple(sorted(sizes.items(), reverse=True))
-    blocked = Blocked(traced.jaxpr, ordered, _anything, False)
-    return blocked.arranged(*map(jnp.asarray, traced.consts), *leaves)[2]
+    blocked = Blocked(traced.jaxpr, ordered, visit, is_transposed)
+    return blocked, [*map(jnp.asarray, traced.consts), *leaves], results[0]
 
 
 @dataclass(frozen=True, eq=False)

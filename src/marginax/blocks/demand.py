@@ -75,7 +75,8 @@ class Tiling:
     @property
     def has_loops_inside(self) -> bool:
         """Whether a block is itself a loop, along time."""
-        return any(along.inside for loop in self.loops for along in loop.steps)
+        names = {along.step.eqn.primitive.name for loop in self.loops for along in loop.steps}
+        return "scan" in names
 
     def bytes_of_loops(self, block_size: int) -> int:
         """The largest array of a block, or result of all blocks."""

@@ -81,16 +81,14 @@ class _Run:
 
     def here(self, rows: Sequence[Array], whole: Sequence[Any]) -> tuple[list[Array], list[Array]]:
         """On one device: sums, and results of all rows."""
-        return self._share(rows, whole, self.size, 0)
+        return self._share(rows, whole, self.size)
 
     def over(
         self, mesh: Mesh, rows: Sequence[Array], whole: Sequence[Any]
     ) -> tuple[list[Array], list[Array]]:
         """The same on several devices, each of which has a share of the rows."""
         share = -(-self.size // mesh.size)
-        missing = (
-            share * mesh.size - self.size
-        )  # the last device has so many rows that do not count
+        missing = share * mesh.size - self.size  # rows that do not count, on the last devices
         axes = [axis for _, axis in self.loop.cut]
         if missing:
             rows = [
@@ -100,7 +98,7 @@ class _Run:
 
         def on_each(rows: Sequence[Array], whole: Sequence[Any]) -> tuple[list[Array], list[Array]]:
             first = lax.axis_index(ROWS) * share
-            sums, parts = self._share(rows, whole, share, first)
+            sums, parts = self._share(rows, whole, share, first, missing > 0)
             gathered = [lax.all_gather(total, ROWS) for total in sums]
             return [
                 # In the order of the devices, which gives all of them the same bits.
@@ -123,13 +121,17 @@ class _Run:
         return sums, [lax.slice_in_dim(p, 0, self.size, axis=axis) for p, (_, axis) in places]
 
     def _share(
-        self, rows: Sequence[Array], whole: Sequence[Any], share: int, first: Any
+        self,
+        rows: Sequence[Array],
+        whole: Sequence[Any],
+        share: int,
+        first: Any = 0,
+        is_padded: bool = False,
     ) -> tuple[list[Array], list[Array]]:
-        """Some rows, of which the first is number ``first`` of all."""
+        """Some rows, of which the first is number ``first`` of all; padded, if the last may not be among all."""
         block_size = min(self.block_size, share)
         given: dict[tuple[Value, int | None], Any] = dict(zip(self.loop.cut, rows, strict=True))
         known = dict(zip(self.loop.whole, whole, strict=True))
-        is_padded = not isinstance(first, int)
 
         def block(sums: list[Found], number: Array) -> tuple[list[Found], list[Array]]:
             begin = number * block_size
