@@ -27,6 +27,7 @@ MAY_IMPORT = {
         "filtering",
         "queries",
     },
+    "numpyro_models": {"language"},
     "testing": {"language", "graph"},
     "distributions": set(),
     "handlers": {"language"},
@@ -44,8 +45,23 @@ MAY_IMPORT = {
         "optim",
         "storage",
     },
-    "tutorial": {"language", "marginal", "infer", "distributions"},
-    "cli": {"", "tutorial"},
+    "pages": set(),
+    "report": {"mixture", "infer", "pages"},
+    "serve": {"", "mixture", "storage"},
+    "tutorial": {"language", "marginal", "infer", "distributions", "pages"},
+    "mixture": {"language", "marginal", "compiled", "infer", "storage"},
+    "cli": {
+        "",
+        "language",
+        "graph",
+        "marginal",
+        "infer",
+        "storage",
+        "mixture",
+        "report",
+        "serve",
+        "tutorial",
+    },
 }
 
 

@@ -21,5 +21,6 @@ from marginax.marginal import (
     TruncationWarning as TruncationWarning,
     marginalize as marginalize,
 )
+from marginax.numpyro_models import from_numpyro as from_numpyro
 
 __version__ = "0.1.0"

@@ -300,6 +300,19 @@ def test_init_params_replace_the_initial_values(coin_svi: SVI):
     assert_same(coin_svi.get_params(state)["p_auto_loc"], 0.6)
 
 
+def test_every_restart_may_have_an_initial_value_of_its_own(coin_svi: SVI):
+    begin = jnp.array([0.2, 0.5, 0.9])
+    options: Any = {"num_restarts": 3, "keep_restarts": True, "tolerance": 0}
+    with pytest.warns(UserWarning, match="1 of 3 restarts"):
+        result = fit(coin_svi, 1, COINS, init_params={"p_auto_loc": begin}, **options)
+    expected = np.array([coin_loss(jnp.log(p) - jnp.log1p(-p)) for p in begin])
+    assert result.restarts is not None
+    first = result.restarts.losses[:, 0]
+    np.testing.assert_allclose(first - first[0], expected - expected[0], rtol=1e-4, atol=1e-4)
+    with pytest.raises(mx.ModelError, match=r"one for each restart, \(3,\)"):
+        fit(coin_svi, 1, COINS, init_params={"p_auto_loc": begin[:2]}, num_restarts=3)
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [

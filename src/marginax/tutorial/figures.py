@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from marginax.pages import DARK, calm
 from marginax.tutorial.mixture import DATA
 from marginax.tutorial.steps import GRID, Explored, Fit, Guided, Served
 
-LOW, HIGH, DARK = "#c2410c", "#1d4ed8", "#1f2937"
+LOW, HIGH = "#c2410c", "#1d4ed8"
 COLOURS = (LOW, HIGH)
 
 
@@ -60,9 +61,7 @@ def _axes(title: str, x: str, y: str, size: tuple[float, float] = (9, 3.4)) -> t
     axes.set_title(title, loc="left", fontsize=12, color=DARK)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, color="#e5e7eb", linewidth=0.7)
-    axes.set_axisbelow(True)
+    calm(axes)
     return figure, axes
 
 

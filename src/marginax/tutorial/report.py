@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from marginax.pages import page, picture, table
 from marginax.tutorial.steps import DRAWS, MODES, RESTARTS, STEPS, WARMUP, Explored
-
-STYLE = """
-body { font: 16px/1.55 system-ui, sans-serif; color: #1f2937; max-width: 860px;
-       margin: 2.5rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.8rem; margin-bottom: .2rem; } h2 { margin-top: 2.4rem; font-size: 1.25rem; }
-figure { margin: 1.2rem 0; } img { max-width: 100%; border: 1px solid #e5e7eb; border-radius: 6px; }
-figcaption { color: #4b5563; font-size: .92rem; }
-table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid #e5e7eb; }
-pre { background: #f3f4f6; padding: .9rem; border-radius: 6px; overflow-x: auto; font-size: .85rem; }
-.note { background: #fef3c7; padding: .7rem 1rem; border-radius: 6px; }
-"""
 
 
 def write_report(
@@ -36,7 +24,7 @@ def write_report(
     -------
     Path of the page
     """
-    picture = {name: _figure(out / name, caption) for name, caption in figures}
+    pictures = {name: picture((out / name).read_bytes(), caption) for name, caption in figures}
     best, guide, nuts = results["map"], results["guide"], results["nuts"]
     two_modes = sum(1 for m in ("low first", "high first") if explored.shares[m] > 0)
     body = [
@@ -51,9 +39,9 @@ def write_report(
         f"<p>The likelihood of a mixture has local optima. Of {RESTARTS} random initialisations, with two of "
         f"the points as centres, the best has loss {best['initial_loss']:.3f}; from there {STEPS} Adam steps "
         f"lead to {best['loss']:.3f}.</p>",
-        picture["svi_loss.png"],
-        picture["svi_gradient_norms.png"],
-        _table(
+        pictures["svi_loss.png"],
+        pictures["svi_gradient_norms.png"],
+        table(
             ("", "component 0", "component 1"),
             [
                 ("weight", *(f"{v:.4f}" for v in best["weights"])),
@@ -61,7 +49,7 @@ def write_report(
                 ("scale (shared)", f"{best['scale']:.4f}", ""),
             ],
         ),
-        picture["mixture_density.png"],
+        pictures["mixture_density.png"],
         "<p>Two fifths of the points are in one component, three fifths in the other; the Dirichlet(1/2) "
         "prior moves the weights a little outwards, to 0.375 and 0.625. Starts with too large a scale can "
         "end with everything in one cluster, which is why the start is chosen.</p>",
@@ -69,18 +57,18 @@ def write_report(
         f"<p>Assignment of the data (joint mode): {_list(results['assignment'])}. One random posterior "
         f"assignment: {_list(results['random_assignment'])}. The boundary between the components is at "
         f"{results['boundary']:.3f}.</p>",
-        picture["map_assignment.png"],
-        picture["random_assignment.png"],
+        pictures["map_assignment.png"],
+        pictures["random_assignment.png"],
         "<h2>Serving: enumerating in the guide</h2>",
         f"<p>A second guide keeps the global parameters and has a free membership probability for every "
         f"point. Its assignment is summed out in the guide. After {STEPS} steps its loss is "
         f"{guide['loss']:.3f}. It falls towards the MAP estimate's {best['loss']:.3f}, because for given global "
         "parameters this guide can match the exact posterior; the difference is the divergence from it "
         "that is still left.</p>",
-        picture["guide_loss.png"],
-        picture["guide_gradient_norms.png"],
-        picture["membership.png"],
-        _table(
+        pictures["guide_loss.png"],
+        pictures["guide_gradient_norms.png"],
+        pictures["membership.png"],
+        table(
             ("point", "exact posterior", "guide"),
             [
                 (f"{x:g}", _pair(exact), _pair(fitted))
@@ -94,27 +82,20 @@ def write_report(
         f"{nuts['divergences']} divergences. The components are exchangeable, so the posterior has two equal "
         "modes, one for each way of numbering them, and NUTS seldom crosses from one to the other. The membership "
         "probabilities that go with a draw tell where it is:</p>",
-        _table(
+        table(
             ("mode", "what it means", "share of draws"),
             [(mode, MODES[mode], f"{share:.1%}") for mode, share in explored.shares.items()],
         ),
         _mode_note(explored, two_modes),
-        picture["nuts_histogram.png"],
-        picture["nuts_trace.png"],
+        pictures["nuts_histogram.png"],
+        pictures["nuts_trace.png"],
         _summary_table(nuts["summary"]),
         "<h2>Time</h2>",
         "<p>Wall-clock seconds, compilation included.</p>",
-        _table(("step", "seconds"), [(k, f"{v:.2f}") for k, v in results["timings"].items()]),
+        table(("step", "seconds"), [(k, f"{v:.2f}") for k, v in results["timings"].items()]),
     ]
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Marginax: a Gaussian mixture</title><style>{STYLE}</style></head><body>"
-        + "\n".join(body)
-        + "</body></html>\n"
-    )
     path = out / "index.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page("Marginax: a Gaussian mixture", body), encoding="utf-8")
     return path
 
 
@@ -154,25 +135,7 @@ def _summary_table(summary: Mapping[str, Mapping[str, float]]) -> str:
         (name, *("-" if row[c] is None else f"{row[c]:.2f}" for c in columns))
         for name, row in summary.items()
     ]
-    return _table(("site", *columns), rows)
-
-
-def _figure(path: Path, caption: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    text = html.escape(caption)
-    return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    lines = [
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
-    ]
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+    return table(("site", *columns), rows)
 
 
 def _list(values: Sequence[Any]) -> str:

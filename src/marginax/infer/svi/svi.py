@@ -218,7 +218,7 @@ class SVI:
                         f"subsample in the model: plate('{frame.name}', size, subsample_size) and data[indices]."
                     )
 
-    def _check_given(self, init_params: Mapping[str, Any] | None) -> None:
+    def _check_given(self, init_params: Mapping[str, Any] | None, restarts: int = 1) -> None:
         if init_params is not None and not isinstance(init_params, Mapping):
             raise TypeError(
                 f"SVI: init_params must be a dictionary of values by parameter, not {type(init_params).__name__}."
@@ -231,10 +231,12 @@ class SVI:
                     f"parameters are: {known}."
                 )
             value = as_numbers(name, value)
-            if np.shape(value) != self._shapes[name]:
+            shape = self._shapes[name]
+            allowed = [shape] if restarts == 1 else [shape, (restarts, *shape)]
+            if np.shape(value) not in allowed:
                 raise ModelError(
                     f"param '{name}': its value in init_params has shape {np.shape(value)}, but the parameter "
-                    f"has shape {self._shapes[name]}."
+                    f"has shape {' or, one for each restart, '.join(map(str, allowed))}."
                 )
             check_value(name, self._constraints[name], value, "its value in init_params")
 
@@ -339,7 +341,8 @@ class SVI:
         init_state : SVIState or SavedState, optional
             Go on from here, a result's ``state``, also that of a loaded one.
         init_params : mapping, optional
-            Constrained initial values of some parameters.
+            Constrained initial values of some parameters; with several restarts each may have a leading
+            dimension ``num_restarts``, one value for each.
         num_restarts : int
             Train that many initialisations at once and keep the best.
         select : {"final", "initial"}
@@ -413,7 +416,7 @@ class SVI:
             self._find_parameters(*first)
             if source is not None:
                 self._check_nothing_is_local(*first)
-            self._check_given(init_params)
+            self._check_given(init_params, num_restarts)
             if not self._constraints:
                 raise ModelError(
                     "SVI.run: neither guide nor model has a parameter, so there is nothing to train. The bound itself "
@@ -493,10 +496,14 @@ class SVI:
         kwargs: Any,
     ) -> Trained:
         """The states of all restarts, to begin with or to go on from."""
+        given = {name: jnp.asarray(value) for name, value in (init_params or {}).items()}
+        one_each = {n: 0 if v.ndim > len(self._shapes[n]) else None for n, v in given.items()}
 
         def make(key: Any) -> tuple[dict[str, Array], SVIState]:
-            keys = jax.random.split(key, count)
-            return jax.vmap(lambda key: self._initial(key, init_params, args, kwargs))(keys)
+            def begin(key: Any, given: Any) -> tuple[dict[str, Array], SVIState]:
+                return self._initial(key, given, args, kwargs)
+
+            return jax.vmap(begin, (0, one_each))(jax.random.split(key, count), given)
 
         if saved is not None:
             count = saved.restarts

@@ -1,0 +1,47 @@
+"""The command ``marginax``: one subcommand a job, one file a subcommand.
+
+What a person should know goes to standard error, results to standard output; with ``--json`` these are one
+JSON object. Exit status: 0 done, 1 failed, with a sentence that says what to do, 2 wrong usage, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from marginax import __version__
+from marginax.cli import check, fit, posterior, predict, report, serve, tutorial
+from marginax.cli.common import Failure, say
+
+JOBS = (fit, predict, posterior, report, serve, check, tutorial)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="marginax",
+        description="Mixtures and hidden Markov models of tables: fit, predict, report, serve; and models whose "
+        "discrete latent variables are summed out exactly.",
+        epilog="example: marginax fit data.csv -k 1..5 -o model.mx && marginax report model.mx -o report.html",
+    )
+    parser.add_argument("--version", action="version", version=f"marginax {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for job in JOBS:
+        job.add(commands)
+    given = parser.parse_args(arguments)
+    try:
+        return given.run(given)
+    except Failure as failure:
+        say(f"marginax {given.command}: {failure}")
+        return 1
+    except BrokenPipeError:  # whoever read the results has had enough, as `head` has
+        sys.stdout = None
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        say(f"marginax {given.command}: {where}{error.strerror or error}")
+        return 1
+    except KeyboardInterrupt:
+        say(f"marginax {given.command}: stopped.")
+        return 130

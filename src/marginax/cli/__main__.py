@@ -1,0 +1,7 @@
+"""``python -m marginax.cli`` is the command."""
+
+import sys
+
+from marginax.cli import main
+
+sys.exit(main())

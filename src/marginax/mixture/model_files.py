@@ -1,0 +1,263 @@
+"""Fitted estimators in files: options and names as JSON, numbers as arrays. Nothing in a file is executed.
+
+A file says how the estimator was made, what it learned of its table, and its parameters. Reading one makes the
+estimator anew from the options and rebuilds the design, so that every name and shape in the file is held against what
+it must be; a file that was made up or damaged gives a `StorageError`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+import marginax.storage as storage
+from marginax.mixture.estimator import Estimator
+from marginax.mixture.families import Family
+from marginax.mixture.fitting import Fit
+from marginax.mixture.gaussian_mixture import GaussianMixture
+from marginax.mixture.hidden_markov import HiddenMarkov
+from marginax.mixture.learned import check_cells
+from marginax.mixture.mixture_model import FAMILIES, MixtureModel
+from marginax.mixture.priors import as_data, from_data, shape_of
+
+KIND = "mixture"
+VERSION = 1
+
+ESTIMATORS: dict[str, type[Estimator]] = {
+    "GaussianMixture": GaussianMixture,
+    "MixtureModel": MixtureModel,
+    "HiddenMarkov": HiddenMarkov,
+}
+_FAMILY_CLASSES = {type(family).__name__: type(family) for family in FAMILIES.values()}
+_DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
+
+
+def save(path: str | os.PathLike[str], estimator: Estimator, table: Any = None) -> None:
+    """Write a fitted estimator into a file.
+
+    Parameters
+    ----------
+    path : path
+        The file; what was there is replaced in one step.
+    estimator : GaussianMixture, MixtureModel or HiddenMarkov
+        Fitted.
+    table : array or frame, shape (rows, columns), optional
+        The table that it was fitted to, to be kept in the file (its cells can be read by whoever has it): reports
+        show it, and the command ``marginax posterior`` goes on from it.
+
+    Raises
+    ------
+    ValueError
+        For a prior of a kind that a file cannot hold.
+    sklearn.exceptions.NotFittedError
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from marginax.mixture import GaussianMixture, load, save
+    >>> X = np.concatenate([np.arange(20.0), np.arange(50.0, 80.0)])[:, None]
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "model.mx"
+    >>> save(path, GaussianMixture(2, random_state=0).fit(X), X)
+    >>> load(path).predict([[10.0], [60.0]]).tolist()
+    [1, 0]
+    """
+    from sklearn.utils.validation import check_is_fitted
+
+    check_is_fitted(estimator)
+    kind = type(estimator).__name__
+    if ESTIMATORS.get(kind) is not type(estimator):
+        raise TypeError(f"save: it takes an estimator of marginax.mixture, not {kind}.")
+    fitted = estimator.fit_
+    options = dict(estimator.get_params(deep=False))
+    options["priors"] = as_data(options["priors"])
+    seed = options["random_state"]
+    options["random_state"] = int(seed) if isinstance(seed, int | np.integer) else None
+    if "components" in options:
+        options["components"] = _components_as_data(options["components"], estimator)
+    about = {
+        "kind": KIND,
+        "version": VERSION,
+        "estimator": kind,
+        "options": {name: _plain(value) for name, value in options.items()},
+        "columns": list(estimator.column_names_),
+        "named_columns": hasattr(estimator, "feature_names_in_"),
+        "categories": {str(j): list(c) for j, c in estimator.categories_.items()},
+        "rows": estimator.n_rows_,
+        "lengths": estimator.lengths_,
+        "chains": fitted.chains,
+        "restarts": fitted.restarts,
+        "relabelled": fitted.relabelled,
+        "warnings": list(fitted.warnings),
+    }
+    arrays: dict[str, Any] = storage.prefixed("point:", fitted.point)
+    arrays |= storage.prefixed("draws:", fitted.draws)
+    arrays |= storage.prefixed("norms:", fitted.gradient_norms)
+    arrays |= {"losses": fitted.losses}
+    arrays |= {"column moments": estimator.learned_.moments, "fill": estimator.learned_.fill}
+    if table is not None:
+        arrays["table"] = estimator._read(table)
+        if len(arrays["table"]) != estimator.n_rows_:
+            raise ValueError(
+                "save: the table has another number of rows than the one that was fitted."
+            )
+    storage.write(path, arrays, about)
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read an estimator that `save` has written.
+
+    Parameters
+    ----------
+    path : path
+        The file; it may come from anyone, for nothing in it is executed.
+
+    Returns
+    -------
+    GaussianMixture, MixtureModel or HiddenMarkov
+        Fitted. If its table is in the file, that is its ``table_``: numbers, categories by theirs.
+
+    Raises
+    ------
+    FileNotFoundError
+    marginax.storage.StorageError
+        When it is damaged, holds something else, or contradicts itself.
+    """
+    arrays, about = storage.read(path)
+    name = os.fspath(path)
+    if about.get("kind") != KIND:
+        raise storage.StorageError(f"{name}: it holds {about.get('kind')!r}, not a fitted {KIND}.")
+    version = about.get("version")
+    if version != VERSION:
+        raise storage.StorageError(
+            f"{name}: it is of version {version!r}, and this Marginax reads version {VERSION}."
+        )
+    try:
+        return _estimator(arrays, about)
+    except _DAMAGE as error:
+        raise storage.StorageError(
+            f"{name}: it is damaged, or was not written by Marginax: {error}"
+        ) from error
+
+
+def _estimator(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Estimator:
+    options = dict(about["options"])
+    options["priors"] = from_data(options["priors"])
+    if "components" in options:
+        options["components"] = _components(options["components"])
+    columns = tuple(about["columns"])
+    if not columns or not all(isinstance(name, str) for name in columns):
+        raise ValueError("its columns are not named.")
+    # Before anything of that size is made.
+    (counted,) = (arrays[n].shape[:1] for n in ("point:weights", "point:initial") if n in arrays)
+    if counted != (options["n_components"],):
+        raise ValueError(f"it says {options['n_components']!r} components, and has {counted}.")
+    estimator = ESTIMATORS[about["estimator"]](**options)
+    estimator._settings()  # are the options possible?
+    categories = {int(j): tuple(c) for j, c in about["categories"].items()}
+    moments = _numbers(arrays["column moments"], (2, len(columns)))
+    fill = _numbers(arrays["fill"], (len(columns),))
+    estimator.column_names_, estimator.categories_ = columns, categories
+    estimator._learn(moments, fill)
+    estimator.n_features_in_ = len(columns)
+    if about["named_columns"] is True:
+        estimator.feature_names_in_ = np.asarray(columns, object)
+    design = estimator.learned_.design
+    shapes = {
+        site: shape if outer else (estimator.n_components, *shape)
+        for site, shape, outer in (
+            (s, shape_of(p.prior), p.is_shared or s in design.outer)
+            for s, p in design.priors.items()
+        )
+    }
+    point = _values(storage.group("point:", arrays), shapes, ())
+    drawn = storage.group("draws:", arrays)
+    count = len(next(iter(drawn.values())))
+    draws = _values(drawn, shapes, (count,))
+    for site, value in point.items():
+        support = design.priors[site].prior.support
+        for values in (value, draws[site]):
+            if not np.all(np.asarray(support(values))):
+                raise ValueError(f"its parameter {site!r} has values that are none.")
+    chains = about["chains"]
+    if type(chains) is not int or chains < 1 or count < 1 or count % chains:
+        raise ValueError(f"its number of chains is {chains!r}, of {count} draws.")
+    texts = (about["restarts"], about["relabelled"], *about["warnings"])
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("its remarks are no texts.")
+    losses = _numbers(arrays["losses"], arrays["losses"].shape[:1])
+    norms = {n: _numbers(v, losses.shape) for n, v in storage.group("norms:", arrays).items()}
+    estimator.fit_ = Fit(point, draws, losses, norms, texts[0], chains, tuple(texts[2:]), texts[1])
+    estimator.n_rows_ = int(about["rows"])
+    lengths = about["lengths"]
+    if lengths is not None and (
+        not all(type(n) is int and n > 0 for n in lengths) or sum(lengths) != estimator.n_rows_
+    ):
+        raise ValueError(f"its series have the lengths {lengths!r}, of {estimator.n_rows_} rows.")
+    estimator.lengths_ = None if lengths is None else tuple(lengths)
+    estimator.n_iter_ = len(losses)
+    estimator.warnings_ = estimator.fit_.warnings
+    if "table" in arrays:
+        table = np.asarray(arrays["table"], np.float64)
+        if table.shape != (estimator.n_rows_, len(columns)):
+            raise ValueError(
+                f"its table has shape {table.shape}, of {estimator.n_rows_} rows and {len(columns)} columns."
+            )
+        groups = [(g.name, g.family, g.where) for g in design.groups]
+        check_cells(table, groups, columns)
+        estimator.table_ = table
+    return estimator
+
+
+def _values(
+    given: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], leading: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    if given.keys() != shapes.keys():
+        raise ValueError(f"its parameters are {sorted(given)}, and should be {sorted(shapes)}.")
+    return {name: _numbers(given[name], (*leading, *shape)) for name, shape in shapes.items()}
+
+
+def _numbers(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if array.shape != shape or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        raise ValueError(
+            f"an array of shape {array.shape} should be finite numbers of shape {shape}."
+        )
+    return np.asarray(array, np.float64)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _components_as_data(components: Any, estimator: Estimator) -> Any:
+    if isinstance(components, str):
+        return components
+    if isinstance(components, Family):
+        return _family_as_data(components)
+    groups = estimator.learned_.design.groups
+    return [[g.name, _family_as_data(g.family), list(g.where)] for g in groups]
+
+
+def _family_as_data(family: Family) -> dict[str, Any]:
+    kind = type(family).__name__
+    if _FAMILY_CLASSES.get(kind) is not type(family):
+        raise ValueError(f"save: the family {kind} is not one of marginax.mixture.")
+    return {"family": kind, "options": family.options()}
+
+
+def _components(data: Any) -> Any:
+    if isinstance(data, str):
+        return data
+    if isinstance(data, dict):
+        return _family(data)
+    return [(str(name), _family(family), [int(j) for j in where]) for name, family, where in data]
+
+
+def _family(data: Mapping[str, Any]) -> Family:
+    options = dict(data["options"])
+    if not all(isinstance(value, bool) for value in options.values()):
+        raise TypeError(f"its family {data!r} has options that are none.")
+    return _FAMILY_CLASSES[data["family"]](**options)

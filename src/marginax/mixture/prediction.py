@@ -1,0 +1,272 @@
+"""What a fitted mixture says of rows, compiled once for a few sizes of tables.
+
+A table is padded to the next size, and a long one is cut into pieces, so that however many rows come there
+are few programs; a server compiles them before the first request. Averages over posterior draws are taken in
+one pass, which needs the memory of one draw.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marginax.compiled import remembered_jit
+from marginax.language import handlers
+from marginax.marginal import marginalize
+from marginax.mixture.learned import with_patterns
+from marginax.mixture.model import COMPONENT, ROW, Design, Rows
+
+SIZES = (1, 8, 64, 512, 4096)
+PATTERNS = 8
+"""Numbers of patterns of missing cells are rounded up to powers of it, or to as many as there can be."""
+AT_ONCE = 512
+"""Rows times draws: of few rows so many draws are taken in one go, for a loop around almost nothing is mostly loop."""
+
+
+class Membership(NamedTuple):
+    """What is said of rows."""
+
+    probabilities: np.ndarray
+    """Shape (rows, components): of each component, averaged over the posterior draws."""
+    spread: np.ndarray
+    """Shape (rows, components): the standard deviation of that probability over the draws."""
+    log_density: np.ndarray
+    """Shape (rows,): of the row, averaged over the draws; in a chain, given all rows before."""
+
+
+class Predictor:
+    """Answers questions about rows, for one set of posterior draws.
+
+    Parameters
+    ----------
+    design : Design
+        The model.
+    draws : mapping of array, shape (draws, *site_shape)
+        Parameters.
+    sizes : tuple of int
+        Numbers of rows to compile for, in order.
+    """
+
+    def __init__(
+        self, design: Design, draws: Mapping[str, np.ndarray], sizes: tuple[int, ...] = SIZES
+    ) -> None:
+        self.design = design
+        self.draws = dict(draws)
+        self.sizes = sizes
+        self._programs: dict[Any, Any] = {}
+        self._lock = threading.Lock()
+
+    def membership(self, rows: Rows) -> Membership:
+        """Probabilities of the components, how sure they are, and densities.
+
+        Parameters
+        ----------
+        rows : Rows
+            Checked, standardised, missing cells filled.
+        """
+        if len(rows.cells) == 0:
+            none = np.zeros((0, self.design.components))
+            return Membership(none, none, np.zeros(0))
+        pieces = [self._piece(piece) for piece in self._pieces(rows)]
+        return Membership(*(np.concatenate(parts) for parts in zip(*pieces, strict=True)))
+
+    def log_densities(self, rows: Rows) -> np.ndarray:
+        """The log density of each row at each draw, shape (draws, rows)."""
+        marginal = marginalize(self.design.model)
+
+        def each(draws: Any, rows: Rows) -> Any:
+            return jax.lax.map(lambda values: marginal.pointwise(values, rows)[ROW], draws)
+
+        found = []
+        with jax.enable_x64(True):
+            for piece in self._pieces(rows):
+                padded = self._padded(piece)
+                densities = self._program("densities", each, self.draws, padded)(self.draws, padded)
+                found.append(np.asarray(densities)[:, : len(piece.cells)])
+        return np.concatenate(found, axis=1)
+
+    def path(self, rows: Rows) -> np.ndarray:
+        """Of a chain the most probable states taken together (Viterbi), at the first draw, shape (rows,)."""
+        first = {name: value[0] for name, value in self.draws.items()}
+        marginal = marginalize(self.design.model)
+        with jax.enable_x64(True):
+            padded = self._padded(rows)
+
+            def states(values: Any, rows: Rows) -> Any:
+                return marginal.mode(values, rows)[COMPONENT]
+
+            found = self._program("path", states, first, padded)(first, padded)
+        return np.asarray(found)[: len(rows.cells)]
+
+    def sample(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """New rows, shape (count, columns), and their components, shape (count,).
+
+        Each row has a posterior draw of its own; a series has one for all its steps.
+        """
+        number = len(next(iter(self.draws.values())))
+        pick = np.random.default_rng(seed)
+        most = count if self.design.is_chain else self.sizes[-1]
+        found = []
+        for piece, first in enumerate(range(0, count, most)):
+            size = min(most, count - first)
+            padded = self._size(size)
+            which = pick.integers(number, size=None if self.design.is_chain else padded)
+            values = {name: v[which] for name, v in self.draws.items()}
+            asked = np.asarray([seed, piece], np.uint32), values
+            with jax.enable_x64(True):
+                generate = self._program(
+                    f"sample {padded}", partial(self._generate, padded), *asked
+                )
+                rows, component = generate(*asked)
+            found.append((np.asarray(rows)[:size], np.asarray(component)[:size]))
+        rows, component = map(np.concatenate, zip(*found, strict=True))
+        return rows, component
+
+    def _generate(self, count: int, seeds: Any, values: Any) -> tuple[Any, Any]:
+        columns = sum(len(group.where) for group in self.design.groups)
+        key = jax.random.fold_in(jax.random.key(seeds[0]), seeds[1])
+
+        def generate(key: Any, values: Any, rows: Rows) -> tuple[Any, Any]:
+            free = handlers.uncondition(handlers.substitute(self.design.model, data=values))
+            trace = handlers.trace(handlers.seed(free, key)).get_trace(rows)
+            return trace[ROW]["value"], trace[COMPONENT]["value"]
+
+        if self.design.is_chain:
+            begins = np.arange(count) == 0
+            return generate(key, values, Rows(jnp.zeros((count, columns)), begins=begins))
+        one = Rows(jnp.zeros((1, columns)))
+        each = jax.vmap(lambda key, values: generate(key, values, one))
+        rows, component = each(jax.random.split(key, count), values)
+        return rows[:, 0], component[:, 0]
+
+    def compile(self) -> None:
+        """Compile for every size, with and without missing cells, so that no later question waits."""
+        columns = sum(len(group.where) for group in self.design.groups)
+        for size in self.sizes:
+            begins = np.arange(size) == 0 if self.design.is_chain else None
+            full = Rows(np.ones((size, columns)) * self._anything(), begins=begins)
+            holes = with_patterns(full, np.ones((size, columns), bool))
+            numbers = self._numbers_of_patterns(size, columns)
+            kinds = [
+                holes._replace(patterns=np.ones((number, columns), bool)) for number in numbers
+            ]
+            for rows in (full, *kinds):
+                self.membership(rows)
+                if self.design.is_chain and len(next(iter(self.draws.values()))) == 1:
+                    self.path(rows)
+            self.sample(size, 0)
+
+    def _anything(self) -> np.ndarray:
+        """A row that all families allow."""
+        row = np.zeros(sum(len(group.where) for group in self.design.groups))
+        for group in self.design.groups:
+            for value in (0.0, 1.0, 0.5):
+                if group.family.allows(np.array([value]))[0]:
+                    row[list(group.where)] = value
+                    break
+        return row
+
+    def _pieces(self, rows: Rows) -> list[Rows]:
+        most, count = self.sizes[-1], len(rows.cells)
+        if self.design.is_chain or count <= most:
+            return [rows]
+        pieces = []
+        for first in range(0, count, most):
+            piece = Rows(rows.cells[first : first + most])
+            if rows.observed is not None:  # a piece has patterns of its own, and fewer
+                piece = with_patterns(piece, rows.observed[first : first + most])
+            pieces.append(piece)
+        return pieces
+
+    def _size(self, count: int) -> int:
+        """What a number of rows is rounded up to."""
+        return next((s for s in self.sizes if s >= count), 1 << (count - 1).bit_length())
+
+    @staticmethod
+    def _numbers_of_patterns(size: int, columns: int) -> list[int]:
+        """What the number of patterns among so many rows is rounded up to, in order."""
+        most, found = min(2**columns, size), [1]
+        while found[-1] < most:
+            found.append(min(PATTERNS * found[-1], most))
+        return found
+
+    def _padded(self, rows: Rows) -> Rows:
+        """With more rows, up to one of the sizes; of a chain each of them is a series of its own."""
+        count = len(rows.cells)
+        size = self._size(count)
+        more = size - count
+
+        def padded(part: Any, value: Any = None) -> Any:
+            if part is None or not more:
+                return part
+            fill = np.repeat(part[:1], more, 0) if value is None else np.full(more, value)
+            return np.concatenate([part, fill])
+
+        patterns = rows.patterns
+        if patterns is not None:
+            columns = patterns.shape[1]
+            numbers = self._numbers_of_patterns(size, columns)
+            number = next(n for n in numbers if n >= len(patterns))
+            patterns = np.concatenate([patterns, np.ones((number - len(patterns), columns), bool)])
+        return Rows(
+            padded(rows.cells),
+            padded(rows.observed),
+            patterns,
+            padded(rows.pattern),
+            padded(rows.begins, True),
+        )
+
+    def _piece(self, rows: Rows) -> tuple[np.ndarray, ...]:
+        with jax.enable_x64(True):
+            padded = self._padded(rows)
+            program = self._program("membership", self._average, self.draws, padded)
+            found = program(self.draws, padded)
+        return tuple(np.asarray(part)[: len(rows.cells)] for part in found)
+
+    def _average(self, draws: Any, rows: Rows) -> tuple[Any, ...]:
+        marginal = marginalize(self.design.model)
+        number = len(next(iter(draws.values())))
+
+        def one(values: Any) -> tuple[Any, Any]:
+            return marginal.posterior(values, rows)[COMPONENT], marginal.pointwise(values, rows)[
+                ROW
+            ]
+
+        def step(carry: Any, some: Any) -> tuple[Any, None]:
+            """Mean and squares of two sets of draws become those of both (Chan, Golub and LeVeque, 1979)."""
+            count, mean, squares, log_sum = carry
+            found, density = jax.vmap(one)(some)
+            more = len(density)
+            total, own = count + more, found.mean(0)
+            off = own - mean
+            mean = mean + off * (more / total)
+            squares = squares + ((found - own) ** 2).sum(0) + off**2 * (count * more / total)
+            log_sum = jnp.logaddexp(log_sum, jax.nn.logsumexp(density, 0))
+            return (total, mean, squares, log_sum), None
+
+        size = len(rows.cells)
+        block = min(max(AT_ONCE // size, 1), number)
+        whole = number // block * block
+        blocks = {n: v[:whole].reshape(-1, block, *v.shape[1:]) for n, v in draws.items()}
+        zeros = jnp.zeros((size, self.design.components))
+        carry = 0.0, zeros, zeros, jnp.full(size, -jnp.inf)
+        carry, _ = jax.lax.scan(step, carry, blocks)
+        if whole < number:
+            carry, _ = step(carry, {n: v[whole:] for n, v in draws.items()})
+        _, mean, squares, log_sum = carry
+        return mean, jnp.sqrt(squares / number), log_sum - jnp.log(number)
+
+    def _program(self, kind: str, function: Any, *example: Any) -> Any:
+        """A compiled function; ways to ask that differ only in numbers share one."""
+        shapes = jax.tree.map(lambda a: (np.shape(a), np.asarray(a).dtype.name), example)
+        key = kind, str(shapes)
+        with self._lock:  # two requests at once would compile it twice
+            if key not in self._programs:
+                self._programs[key] = remembered_jit(function, *example)
+            return self._programs[key]

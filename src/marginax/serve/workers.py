@@ -1,0 +1,52 @@
+"""Threads that compute, so many at once, apart from the loop that listens.
+
+A thread cannot be stopped. When the time of a request is up its thread goes on, and so it must go on to count as
+one of those that compute: were its place free at once, slow requests would pile up until the machine does nothing else.
+A pool of threads keeps count by itself. What waits in front of it can be taken back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from marginax.serve.problems import Problem, fault
+
+
+class Workers:
+    """Computes functions, at most so many at once.
+
+    Parameters
+    ----------
+    at_once : int
+        How many.
+    waiting_seconds : float
+        How long others wait for their turn.
+    """
+
+    def __init__(self, at_once: int, waiting_seconds: float) -> None:
+        self.waiting_seconds = waiting_seconds
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="marginax-serve")
+
+    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function returns, or raises.
+
+        Raises
+        ------
+        Problem
+            503, when its turn did not come.
+        """
+        computed = self._pool.submit(function, *arguments)
+        answer = asyncio.wrap_future(computed)
+        done, _ = await asyncio.wait([answer], timeout=self.waiting_seconds)
+        if not done and computed.cancel():
+            raise Problem(
+                503, fault("request", "too much is being computed; try again in a moment.")
+            )
+        return await answer
+
+    def close(self) -> None:
+        """Take back what waits; what is being computed ends by itself."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,276 @@
+"""The commands, from a CSV file to predictions: what they print, write, refuse, and which status they end with."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from marginax.cli import main
+from marginax.mixture import load
+
+FEW = ("--starts", "2", "--quiet")
+
+
+def data(count: int = 60) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    z = np.repeat([0, 1], [count // 3, count - count // 3])
+    frame = pd.DataFrame({"my length": rng.normal(6.0 * z, 1.0), "visits": rng.poisson(2 + 20 * z)})
+    frame["city"] = np.where(z, "Rome", "Oslo")
+    frame.loc[4, "my length"] = np.nan
+    return frame
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a table, and models that the command has fitted to it."""
+    found = tmp_path_factory.mktemp("files")
+    data().to_csv(found / "data.csv", index=False)
+    command = ["fit", str(found / "data.csv"), "-k", "2", *FEW]
+    numbers = ["--columns", "my length,visits", "--poisson", "visits"]
+    assert main([*command, *numbers, "-o", str(found / "model.mx")]) == 0
+    return found
+
+
+def run(capsys: Any, *arguments: Any) -> tuple[int, str, str]:
+    """Status, output, and what was said."""
+    capsys.readouterr()
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_several_numbers_of_components_are_compared(folder: Path, capsys: Any):
+    out, plot = folder / "chosen.mx", folder / "comparison.png"
+    status, text, _ = run(
+        capsys, "fit", folder / "data.csv", "-k", "1..2", "-o", out, "--columns", "my length", *FEW, "--json",
+        "--plot", plot,
+    )  # fmt: skip
+    assert status == 0
+    found = json.loads(text)
+    assert [row["components"] for row in found["comparison"]] == [1, 2]
+    assert found["components"] == 2 == load(out).n_components
+    assert found["criterion"] == "bic"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_result_of_a_fit_is_said_in_words(folder: Path, capsys: Any):
+    status, text, said = run(
+        capsys,
+        "fit",
+        folder / "data.csv",
+        "-k",
+        "1",
+        "-o",
+        folder / "words.mx",
+        "--drop",
+        "city",
+        *FEW,
+    )
+    assert status == 0
+    assert "GaussianMixture, 1 components, 60 rows, columns my length, visits" in text
+    assert "next: marginax report" in text
+    assert said == ""
+
+
+def test_predictions_are_those_of_the_model(folder: Path, capsys: Any):
+    model = load(folder / "model.mx")
+    expected = model.predict_proba(data()[["my length", "visits"]])
+    for name in ("out.csv", "out.parquet"):
+        status, text, said = run(
+            capsys, "predict", folder / "model.mx", folder / "data.csv", "-o", folder / name
+        )
+        assert (status, text) == (0, "")
+        assert "60 rows: 40 in component 0, 20 in component 1" in said
+        found = (
+            pd.read_csv(folder / name) if name.endswith("csv") else pd.read_parquet(folder / name)
+        )
+        assert list(found.columns[:3]) == ["my length", "visits", "city"]
+        np.testing.assert_allclose(found[["probability_0", "probability_1"]], expected, atol=1e-9)
+        np.testing.assert_array_equal(found["component"], expected.argmax(1))
+    again = ("predict", folder / "model.mx", folder / "out.csv", "-o", folder / "again.csv")
+    status, _, said = run(capsys, *again)
+    assert status == 1
+    assert "has the columns 'component'" in said
+    assert "--only" in said
+    assert run(capsys, *again, "--only")[0] == 0
+    assert pd.read_csv(folder / "again.csv").columns[0] == "component"
+
+
+def test_predictions_go_to_standard_output_and_a_reader_may_stop(folder: Path):
+    command = f"marginax predict {folder}/model.mx {folder}/data.csv | head -n 2"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PATH": path}
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert len(done.stdout.splitlines()) == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_summary_as_json(folder: Path, capsys: Any):
+    command = ("predict", folder / "model.mx", folder / "data.csv", "--json")
+    status, _, said = run(capsys, *command)
+    assert status == 1
+    assert "--json needs -o" in said
+    status, text, _ = run(capsys, *command, "-o", folder / "out.csv")
+    assert json.loads(text)["rows"] == 60
+    assert json.loads(text)["components"] == [40, 20]
+
+
+def test_the_posterior_of_a_fitted_model(folder: Path, capsys: Any):
+    out = folder / "posterior.mx"
+    options = ("--draws", "40", "--warmup", "60", "--chains", "1", "--quiet", "--json")
+    status, text, _ = run(capsys, "posterior", folder / "model.mx", "-o", out, *options)
+    assert status == 0
+    found = json.loads(text)
+    assert found["method"] == "nuts"
+    assert found["summary"]["weights[0]"]["r_hat"] is None  # of one short chain
+    assert load(out).posterior_["weights"].shape == (40, 2)
+    status, _, _ = run(capsys, "predict", out, folder / "data.csv", "-o", folder / "p.csv")
+    assert status == 0
+    assert "std_0" in pd.read_csv(folder / "p.csv").columns
+
+
+def test_a_model_without_its_table_needs_it(folder: Path, capsys: Any):
+    out = folder / "bare.mx"
+    fit = ("fit", folder / "data.csv", "-k", "1", "--columns", "visits", "-o", out, *FEW)
+    assert run(capsys, *fit, "--without-data")[0] == 0
+    status, _, said = run(capsys, "posterior", out, "-o", folder / "x.mx")
+    assert status == 1
+    assert "--data FILE" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fit", "data.csv", "-k", "2"], ["column 'city' has words", "'Oslo'", "--drop city", "--categorical city"]),
+        (["fit", "none.csv", "-k", "2"], ["there is no file"]),
+        (["fit", "data.csv", "-k", "2", "--columns", "lenght"], ["has no column 'lenght'", "my length, visits, city"]),
+        (["fit", "data.csv", "-k", "2", "--drop", "city", "--poisson", "counts"], ["--poisson names column 'counts'"]),
+        (["fit", "data.csv", "-k", "2", "--drop", "city", "--poisson", "my length"], ["'my length'", "whole numbers"]),
+        (["fit", "data.csv", "-k", "99", "--drop", "city"], ["needs at least 99 rows"]),
+        (["predict", "data.csv", "data.csv"], ["the file is damaged, or no file of Marginax"]),
+        (["predict", "none.mx", "data.csv"], ["there is no file", "marginax fit"]),
+        (["predict", "model.mx", "short.csv"], ["lacks the column 'visits'", "'my length'"]),
+        (["predict", "model.mx", "words.csv"], ["words.csv"]),
+        (["posterior", "none.mx", "-o", "x.mx"], ["there is no file"]),
+        (["report", "none.mx", "-o", "x.html"], ["there is no file"]),
+        (["serve", "none.mx"], ["there is no file"]),
+        (["check", "none.py:model"], ["there is no file"]),
+        (["check", "model"], ["FILE:NAME"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_says_what_to_do(
+    arguments: list[str], said: list[str], folder: Path, capsys: Any, monkeypatch: Any
+):
+    monkeypatch.chdir(folder)
+    data()[["my length"]].to_csv("short.csv", index=False)
+    pd.DataFrame({"my length": ["long"], "visits": [1]}).to_csv("words.csv", index=False)
+    more = ["-o", "x.mx", "--quiet"] if arguments[0] == "fit" else []
+    status, text, message = run(capsys, *arguments, *more)
+    assert (status, text) == (1, "")
+    assert all(words in message for words in said), message
+    assert "Traceback" not in message
+    assert not (folder / "x.mx").exists()
+
+
+def test_the_input_is_not_overwritten(folder: Path, capsys: Any):
+    before = (folder / "data.csv").read_bytes()
+    status, _, said = run(
+        capsys, "predict", folder / "model.mx", folder / "data.csv", "-o", folder / "data.csv"
+    )
+    assert status == 1
+    assert "would overwrite the input" in said
+    assert (folder / "data.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit", "data.csv", "-k", "0", "-o", "m"],
+        ["fit", "data.csv", "-k", "3..1", "-o", "m"],
+        ["fit", "data.csv", "-k", "x", "-o", "m"],
+        ["fit", "data.csv", "-o", "m"],
+        ["fit", "data.csv", "-k", "2", "-o", "m", "--method", "em"],
+        ["posterior", "m", "-o", "n", "--draws", "0"],
+        ["serve", "m", "--port", "99999"],
+    ],
+)
+def test_wrong_usage_ends_with_two(arguments: list[str], capsys: Any):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: marginax" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "job", ["fit", "predict", "posterior", "report", "serve", "check", "tutorial"]
+)
+def test_every_job_has_help_with_an_example(job: str, capsys: Any):
+    with pytest.raises(SystemExit) as stopped:
+        main([job, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "example" in text
+    assert f"marginax {job}" in text
+
+
+MODELS = """
+import jax.numpy as jnp
+import numpyro
+import marginax as mx
+import marginax.distributions as dist
+
+def good(data, components=2):
+    with mx.plate("components", components):
+        locs = mx.sample("locs", dist.Normal(0.0, 10.0))
+    with mx.plate("data", len(data)):
+        z = mx.sample("z", dist.Categorical(jnp.ones(components) / components))
+        mx.sample("x", dist.Normal(locs[z], 1.0), obs=data)
+
+def mixed_up(data):
+    with mx.plate("data", len(data)):
+        z = mx.sample("z", dist.Bernoulli(0.5))
+        mx.sample("x", dist.Normal(jnp.cumsum(z), 1.0), obs=data)
+
+def theirs(data):
+    with numpyro.plate("data", len(data)):
+        z = numpyro.sample("z", dist.Bernoulli(0.5))
+        numpyro.sample("x", dist.Normal(1.0 * z, 1.0), obs=data)
+
+def broken(data):
+    return data.nothing
+
+data = jnp.arange(4.0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["good", "--with", "data"], 0, ["Summed out", "z         Categorical   2", "gradient is finite"]),
+        (["good", "--with", "jnp.zeros(3), components=5"], 0, ["Categorical   5"]),
+        (["theirs", "--with", "data", "--numpyro"], 0, ["Bernoulli"]),
+        (["theirs", "--with", "data"], 1, ["--numpyro", "line 21, in theirs"]),
+        (["mixed_up", "--with", "data"], 1, ["this model cannot be used", "cumsum"]),
+        (["broken", "--with", "data"], 1, ["AttributeError", "line 25, in broken: return data.nothing"]),
+        (["good"], 1, ["good(data, components=2)", "--with"]),
+        (["good", "--with", "data["], 1, ["SyntaxError"]),
+        (["nothing"], 1, ["has no function 'nothing'; it has: good, mixed_up, theirs, broken"]),
+    ],
+)  # fmt: skip
+def test_a_model_of_ones_own_is_explained(
+    arguments: list[str], status: int, words: list[str], tmp_path: Path, capsys: Any
+):
+    (tmp_path / "models.py").write_text(MODELS)
+    name, *options = arguments
+    found, text, said = run(capsys, "check", f"{tmp_path / 'models.py'}:{name}", *options)
+    assert found == status
+    assert all(w in text + said for w in words), text + said
+    assert "Traceback" not in said
