@@ -178,6 +178,7 @@ def test_a_mixture_by_hand() -> None:
 
 
 @pytest.mark.usefixtures("double")
+@pytest.mark.slow
 def test_a_chain_too_long_for_brute_force_by_forward_backward_and_viterbi() -> None:
     length = 14
     x = np.random.default_rng(2).normal(size=length)
@@ -342,6 +343,7 @@ def test_scales_may_be_traced_and_differentiated() -> None:
 
 
 @pytest.mark.usefixtures("double")
+@pytest.mark.slow
 def test_probabilities_are_not_scaled_away() -> None:
     """A scale around everything leaves the posterior, the mode and the draws as they are."""
     m = mx.marginalize(scaled)

@@ -242,7 +242,9 @@ def test_exactly_the_intractable_is_refused(d: Description) -> None:
     check_tractability(d)
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(
+    "part", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, PARTS))]
+)
 def test_every_answer_equals_brute_force(part: int) -> None:
     @settings(deadline=None, max_examples=EXAMPLES, database=None)
     @seed(part)

@@ -35,7 +35,14 @@ def oracle(name: str, steps: int, ends: bool = True) -> BruteForce:
         return brute_force(partial(s.model, steps, ends), params)
 
 
-@pytest.mark.parametrize("name", SCAN_SCENARIOS)
+# Every third one is checked at once; all of them by `make test-slow`.
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if number % 3 == 0 else pytest.param(name, marks=pytest.mark.slow)
+        for number, name in enumerate(SCAN_SCENARIOS)
+    ],
+)
 def test_every_answer_equals_brute_force(name: str):
     s = SCAN_SCENARIOS[name]
     m = mx.marginalize(model_of(s, s.steps))

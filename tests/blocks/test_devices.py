@@ -17,6 +17,7 @@ import marginax as mx
 SCRIPT = Path(__file__).with_name("devices_script.py")
 
 
+@pytest.mark.slow
 def test_three_devices_give_what_one_gives_also_of_rows_that_cannot_be_shared_equally() -> None:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(

@@ -55,7 +55,7 @@ def test_a_text_file_is_read_as_it_was_meant(
 def test_words_stay_words(tmp_path: Path):
     frame = tables.read(written(tmp_path, "a,b\n1,Rome\n2,\n"), options())
     assert frame["b"].tolist()[0] == "Rome"
-    assert pd.isna(frame["b"].tolist()[1])
+    assert frame["b"].isna().tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_pieces_add_up_to_the_table(tmp_path: Path):
         assert len(found) > 1
         whole = pd.concat(found)
         np.testing.assert_array_equal(whole["a"], frame["a"])
-        assert (whole["b"] == "w").all()
+        assert set(whole["b"]) == {"w"}
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.parquet"])

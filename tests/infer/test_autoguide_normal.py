@@ -169,6 +169,7 @@ def test_parameters_in_nested_plates_are_for_every_element(sizes: Any):
     assert trace["shares"]["fn"].event_shape == (3,)
 
 
+@pytest.mark.slow
 def test_a_fit_in_nested_subsampled_plates_runs():
     guide = AutoNormal(nested)
     svi = SVI(nested, guide, optax.adam(0.05), TraceEnum_ELBO())

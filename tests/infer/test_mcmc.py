@@ -365,6 +365,7 @@ np.testing.assert_allclose(draws["parallel"], draws["vectorized"], rtol=1e-3, at
 """
 
 
+@pytest.mark.slow
 def test_chains_are_spread_over_the_devices_there_are():
     """In a process of its own, for the number of devices is settled when JAX begins."""
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"

@@ -120,6 +120,7 @@ def test_draws_are_on_disk_for_other_programs(whole: MCMC, tmp_path: Path):
     assert fields["diverging"].dtype == bool
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_read_back_and_goes_on_if_more_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

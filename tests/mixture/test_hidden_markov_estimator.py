@@ -102,6 +102,7 @@ def test_lengths_that_do_not_fit_are_refused(fitted: HiddenMarkov, lengths: Any)
         fitted.predict_proba(CELLS, lengths=lengths)
 
 
+@pytest.mark.slow
 def test_its_posterior_is_averaged_over(fitted: HiddenMarkov):
     options = {"method": "nuts", "n_draws": 30, "n_warmup": 100, "n_chains": 1}
     found = HiddenMarkov(2, components="normal", n_init=1, random_state=0, **options)

@@ -15,7 +15,7 @@ import marginax.storage as storage
 from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel, load, save
 from marginax.storage import StorageError
 
-FEW = {"n_init": 1, "max_iter": 50, "random_state": 0}
+FEW: Any = {"n_init": 1, "max_iter": 50, "random_state": 0}
 
 
 def table() -> pd.DataFrame:

@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel
 
-QUICK = {"n_init": 2, "max_iter": 100}
+QUICK: Any = {"n_init": 2, "max_iter": 100}
 DEPEND = "the rows of a series depend on each other"
 # The first is most of what the others are; they take a minute each.
 ESTIMATORS = [
@@ -33,7 +33,8 @@ ESTIMATORS = [
 @pytest.mark.parametrize(("estimator", "expected"), ESTIMATORS)
 def test_scikit_learns_checks_pass(estimator: Any, expected: dict[str, str]):
     failed, passed = [], 0
-    for one, check in estimator_checks_generator(estimator, mark=None):
+    checks: Any = estimator_checks_generator(estimator, mark=None)
+    for one, check in checks:
         name = check.func.__name__
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they fit noise, in few iterations
@@ -63,10 +64,12 @@ def galaxies_like() -> np.ndarray:
     return np.concatenate([rng.normal(m, s, n) for m, s, n in parts])[:, None]
 
 
+iris: Any = load_iris()
+IRIS = iris.data
 DATA = {
     "faithful": (faithful_like(), 2),
     "galaxies": (galaxies_like(), 4),
-    "iris": (load_iris().data, 3),
+    "iris": (IRIS, 3),
 }
 
 

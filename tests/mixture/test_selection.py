@@ -10,7 +10,7 @@ from scipy import stats
 from marginax.mixture import GaussianMixture, HiddenMarkov, Selection, select
 from marginax.mixture.selection import leave_one_out, occupied
 
-FEW = {"n_init": 4, "random_state": 0}
+FEW: Any = {"n_init": 4, "random_state": 0}
 
 
 def clusters() -> np.ndarray:

@@ -38,6 +38,8 @@ EMPTY = 0.5
 """Expected rows of a component that has none."""
 DISAGREE = 1.05
 """R-hat from which on chains do not agree."""
+FEW = 100
+"""Effective draws of each chain that make the end of an interval trustworthy (Vehtari et al., 2021)."""
 LEAST_DRAWS = 100
 """Fewer draws of each chain than this say too little about it."""
 DEEPEST = 2**10 - 1
@@ -230,7 +232,7 @@ def _sampled(design: Design, rows: Rows, settings: Settings, found: Fit) -> Fit:
     with _heard() as heard:
         mcmc.run(jax.random.key(settings.seed), rows, init_params=init_params)
     # What advises options that there are not here is said in other words.
-    known = ("R-hat", "max_tree_depth", "diverge")
+    known = ("R-hat", "max_tree_depth", "diverge", "effective draws")
     said = [m for m in (str(w.message) for w in heard) if not any(word in m for word in known)]
     said += _troubles(mcmc.get_extra_fields())
     relabelled = ""
@@ -275,19 +277,27 @@ def _troubles(fields: Mapping[str, Any]) -> list[str]:
 
 
 def _disagreement(by_chain: Mapping[str, np.ndarray]) -> list[str]:
-    """Do the chains agree, now that they number the components alike?"""
+    """Do the chains agree, now that they number the components alike, and what are the draws worth?"""
     chains, draws = next(iter(by_chain.values())).shape[:2]
     if chains < 2 or draws < LEAST_DRAWS:
         return []
-    r_hats = {label: row["r_hat"] for label, row in summary_table(by_chain).items()}
-    r_hats = {label: r for label, r in r_hats.items() if np.isfinite(r)}
+    rows = summary_table(by_chain)
+    found = []
+    r_hats = {label: row["r_hat"] for label, row in rows.items() if np.isfinite(row["r_hat"])}
     worst = max(r_hats, key=lambda label: r_hats[label], default=None)
-    if worst is None or r_hats[worst] <= DISAGREE:
-        return []
-    return [
-        f"the chains do not agree: R-hat of {worst} is {r_hats[worst]:.2f}. There may be several modes, whose weights "
-        "the averages do not know: take fewer components, a prior that says more, or more draws (n_warmup, n_draws)."
-    ]
+    if worst is not None and r_hats[worst] > DISAGREE:
+        found.append(
+            f"the chains do not agree: R-hat of {worst} is {r_hats[worst]:.2f}. There may be several modes, whose "
+            "weights the averages do not know: take fewer components, a prior that says more, or more draws (n_warmup, "
+            "n_draws)."
+        )
+    few = min(rows, key=lambda label: rows[label]["ess_bulk"])
+    if (worth := rows[few]["ess_bulk"]) < FEW * chains:
+        found.append(
+            f"the draws of {few} are worth {worth:.0f} independent ones; {FEW * chains} are a good minimum for "
+            "intervals. Raise n_draws and n_warmup."
+        )
+    return found
 
 
 def _support(design: Design, name: str) -> Any:

@@ -27,8 +27,8 @@ class Workers:
     """
 
     def __init__(self, at_once: int, waiting_seconds: float) -> None:
-        self.waiting_seconds = waiting_seconds
-        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="marginax-serve")
+        self.at_once, self.waiting_seconds = at_once, waiting_seconds
+        self._pool = self._threads()
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What a function returns, or raises.
@@ -48,5 +48,9 @@ class Workers:
         return await answer
 
     def close(self) -> None:
-        """Take back what waits; what is being computed ends by itself."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Take back what waits; what is being computed ends by itself. More may be computed afterwards."""
+        before, self._pool = self._pool, self._threads()
+        before.shutdown(wait=False, cancel_futures=True)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.at_once, thread_name_prefix="marginax-serve")

@@ -103,7 +103,7 @@ function show(where, name, table, answers, facts) {
   const more = rows.length > SHOWN ? `The first ${SHOWN} of ${counted(rows.length, "row")}; all are in the file.` : "";
   const save = html("button", { type: "button", onclick: () => download(name, table, answers, word) }, "Download as CSV");
   where.replaceChildren(
-    html("p", {}, `${name}: ${counted(rows.length, "row")}. ${table.remarks.join(" ")}`),
+    html("p", { role: "status" }, `${name}: ${counted(rows.length, "row")}. ${table.remarks.join(" ")}`),
     html("ul", { class: "legend" }, ...summary),
     html("div", { class: "buttons" }, save),
     html("p", { class: "quiet" }, more),

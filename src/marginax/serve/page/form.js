@@ -40,7 +40,7 @@ export class Form {
 
   blame(j, message) {
     this.fields[j].input.setAttribute("aria-invalid", "true");
-    tell(this.fields[j].wrong, message);
+    tell(this.fields[j].wrong, message.charAt(0).toUpperCase() + message.slice(1));
   }
 
   forgive() {
@@ -65,8 +65,8 @@ function field(column, j) {
     };
     return { row: html("div", { class: "field" }, label, input, wrong), input, wrong, value, set };
   }
-  const hint = column.wants === "numbers" ? "missing" : `missing, or ${column.wants}`;
-  const input = html("input", { ...about, type: "text", inputmode: "decimal", autocomplete: "off", placeholder: hint });
+  if (column.wants !== "numbers") label.append(html("span", { class: "hint" }, column.wants));
+  const input = html("input", { ...about, type: "text", inputmode: "decimal", autocomplete: "off", placeholder: "missing" });
   const value = () => read(input.value, column);
   const set = (cell) => {
     input.value = cell === null ? "" : String(cell);

@@ -26,6 +26,7 @@ function introduce() {
   byId("about").textContent =
     `${kind} in ${counted(facts.columns.length, "column")}, fitted to ${counted(facts.rows, "row")}${draws}.`;
   if (facts.is_series) {
+    byId("mixture-title").textContent = "The states";
     byId("ask-title").textContent = "Which state is a step in?";
     byId("ask").textContent = "Add step";
     byId("clear").textContent = "Start over";
@@ -60,11 +61,11 @@ function legend() {
     ? "Ellipses are 1 and 2 standard deviations around the means. " +
       (picture.shapes?.length > 1 ? `Thin lines are ${picture.shapes.length - 1} draws of the posterior. ` : "")
     : "Crosses are means and one standard deviation. ";
+  const isCurve = columns[picture.x].kind === "number";
   const densities =
-    columns[picture.x].kind === "number"
-      ? "The coloured curves are the components, the dark one is their sum. "
-      : "Each bar is the sum of the components. ";
-  byId("caption").textContent = picture.y === null ? (columns[picture.x].kind === "number" ? points : "") + densities : points + shapes;
+    (isCurve ? "The coloured curves are the components, the dark one is their sum" : "Each bar is the sum of the components") +
+    (facts.draws > 1 ? ", at the most probable parameters." : ".");
+  byId("caption").textContent = picture.y === null ? (isCurve ? points : "") + densities : points + shapes;
 }
 
 const redraw = () => {
@@ -101,6 +102,7 @@ let waiting = false;
 async function ask() {
   if (waiting) return;
   tell(byId("problem"), "");
+  byId("answer").replaceChildren();
   const cells = form.cells();
   if (cells === null) return;
   waiting = true;
