@@ -58,6 +58,8 @@ class Predictor:
     ) -> None:
         self.design = design
         self.draws = dict(draws)
+        with jax.enable_x64(True):  # they are put there once, not with every question
+            self._on_device = {name: jnp.asarray(value) for name, value in draws.items()}
         self.sizes = sizes
         self._programs: dict[Any, Any] = {}
         self._lock = threading.Lock()
@@ -225,8 +227,8 @@ class Predictor:
     def _piece(self, rows: Rows) -> tuple[np.ndarray, ...]:
         with jax.enable_x64(True):
             padded = self._padded(rows)
-            program = self._program("membership", self._average, self.draws, padded)
-            found = program(self.draws, padded)
+            program = self._program("membership", self._average, self._on_device, padded)
+            found = program(self._on_device, padded)
         return tuple(np.asarray(part)[: len(rows.cells)] for part in found)
 
     def _average(self, draws: Any, rows: Rows) -> tuple[Any, ...]:
@@ -264,8 +266,9 @@ class Predictor:
 
     def _program(self, kind: str, function: Any, *example: Any) -> Any:
         """A compiled function; ways to ask that differ only in numbers share one."""
-        shapes = jax.tree.map(lambda a: (np.shape(a), np.asarray(a).dtype.name), example)
-        key = kind, str(shapes)
+        # What came before the last is always the same parameters.
+        leaves, structure = jax.tree.flatten(example[-1])
+        key = kind, structure, *(np.shape(leaf) for leaf in leaves)
         with self._lock:  # two requests at once would compile it twice
             if key not in self._programs:
                 self._programs[key] = remembered_jit(function, *example)

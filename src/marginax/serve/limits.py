@@ -8,8 +8,9 @@ why nothing comes of it: a connection that is closed while they write would brea
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -35,8 +36,8 @@ class Limits:
     """For the body to arrive."""
     request_seconds: float = 60.0
     """For the answer, after that."""
-    at_once: int = 2
-    """How many requests are computed at once; the others wait."""
+    at_once: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """How many requests are computed at once, by default as many as there are processors; the others wait."""
     waiting_seconds: float = 20.0
     """How long they wait at most."""
 

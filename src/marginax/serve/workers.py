@@ -40,12 +40,15 @@ class Workers:
         """
         computed = self._pool.submit(function, *arguments)
         answer = asyncio.wrap_future(computed)
-        done, _ = await asyncio.wait([answer], timeout=self.waiting_seconds)
-        if not done and computed.cancel():
-            raise Problem(
-                503, fault("request", "too much is being computed; try again in a moment.")
-            )
-        return await answer
+        try:
+            done, _ = await asyncio.wait([answer], timeout=self.waiting_seconds)
+            if not done and computed.cancel():
+                raise Problem(
+                    503, fault("request", "too much is being computed; try again in a moment.")
+                )
+            return await answer
+        finally:
+            answer.cancel()  # whoever asked may have gone
 
     def close(self) -> None:
         """Take back what waits; what is being computed ends by itself. More may be computed afterwards."""
