@@ -22,7 +22,7 @@ from marginax.mixture import (
     Poisson,
     StudentT,
 )
-from marginax.mixture.families import Columns
+from marginax.mixture.family import Columns
 from marginax.mixture.model import Group, Row
 
 LOCS = np.array([[0.5, -1.0], [3.0, 2.0]])

@@ -4,7 +4,6 @@ from marginax.mixture.families import (
     Bernoulli as Bernoulli,
     Beta as Beta,
     Categorical as Categorical,
-    Family as Family,
     Gamma as Gamma,
     LogNormal as LogNormal,
     NegativeBinomial as NegativeBinomial,
@@ -12,6 +11,7 @@ from marginax.mixture.families import (
     Poisson as Poisson,
     StudentT as StudentT,
 )
+from marginax.mixture.family import Family as Family
 from marginax.mixture.gaussian import Gaussian as Gaussian
 from marginax.mixture.gaussian_mixture import GaussianMixture as GaussianMixture
 from marginax.mixture.hidden_markov import HiddenMarkov as HiddenMarkov

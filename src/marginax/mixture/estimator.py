@@ -18,7 +18,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import marginax.mixture.tables as tables
-from marginax.mixture.families import Categorical, Family, Parameter, number_of_values
+from marginax.mixture.families import Categorical
+from marginax.mixture.family import Family, Parameter, number_of_values
 from marginax.mixture.fitting import METHODS, Fit, Settings, fit
 from marginax.mixture.learned import Learned, check_cells, kept_of, learned
 from marginax.mixture.prediction import Membership, Predictor
@@ -150,7 +151,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
         else:  # what is no table has no columns, and is refused below
             groups = self._families(names) if names else []
         categorical = {j for _, family, where in groups if _is_categorical(family) for j in where}
-        if not categorical and not _has_words(X):
+        if not categorical and not tables.has_words(X):
             checked: Any = validate_data(
                 self,
                 X,
@@ -162,20 +163,12 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
             cells = np.asarray(checked)
         else:
             validate_data(self, X, reset=learn, skip_check_array=True)
-            columns = [tables.column(X, j) for j in range(len(names))]
             if learn:
                 self.categories_ = {
-                    j: tables.categories_of(columns[j], names[j]) for j in sorted(categorical)
+                    j: tables.categories_of(tables.column(X, j), names[j])
+                    for j in sorted(categorical)
                 }
-            cells = np.stack(
-                [
-                    tables.as_codes(values, self.categories_[j], names[j])
-                    if j in categorical
-                    else tables.as_numbers(values, names[j])
-                    for j, values in enumerate(columns)
-                ],
-                axis=1,
-            )
+            cells = tables.cells(X, names, self.categories_)
         if learn:
             if not categorical:
                 self.categories_ = {}
@@ -328,15 +321,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
             raise ValueError(f"sample: n_samples must be an integer >= 1, not {n_samples!r}.")
         seed = check_random_state(random_state).randint(2**31 - 1)
         cells, components = self._predictor().sample(int(n_samples), int(seed))
-        cells = cells * self.learned_.spread + self.learned_.centre
-        if any(not _are_codes(c) for c in self.categories_.values()):
-            found = cells.astype(object)
-            for j, categories in self.categories_.items():
-                found[:, j] = [categories[int(code)] for code in cells[:, j]]
-            return found, components
-        for j, categories in self.categories_.items():
-            cells[:, j] = np.asarray(categories, float)[cells[:, j].astype(int)]
-        return cells, components
+        return self.learned_.told(cells), components
 
     def bic(self, X: Any) -> float:
         """Bayesian information criterion at the most probable parameters; lower is better (Schwarz, 1978)."""
@@ -405,14 +390,3 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
 
 def _is_categorical(family: Family) -> bool:
     return isinstance(family, Categorical)
-
-
-def _are_codes(categories: Sequence[Any]) -> bool:
-    return all(isinstance(c, int | float) and not isinstance(c, bool) for c in categories)
-
-
-def _has_words(X: Any) -> bool:
-    """Whether a frame has columns that are not numbers, so that the column at fault can be named."""
-    return tables.is_frame(X) and any(
-        tables.column(X, j).dtype.kind not in "fiub" for j in range(len(list(X.columns)))
-    )

@@ -22,14 +22,7 @@ import numpy as np
 from jax import Array
 from numpyro import distributions as dist
 
-from marginax.mixture.families import (
-    Columns,
-    Family,
-    Parameter,
-    Values,
-    means_prior,
-    prior_width,
-)
+from marginax.mixture.family import Columns, Family, Parameter, Values, means_prior, prior_width
 
 LOG_2PI = math.log(2 * math.pi)
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpyro import distributions as dist
 
 from marginax.mixture.estimator import Estimator
-from marginax.mixture.families import Family, Normal, Parameter
+from marginax.mixture.families import Normal
+from marginax.mixture.family import Family, Parameter
 from marginax.mixture.gaussian import Gaussian
 from marginax.mixture.model import WEIGHTS
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpyro import distributions as dist
 
 from marginax.mixture.estimator import Estimator
-from marginax.mixture.families import Family, Parameter
+from marginax.mixture.family import Family, Parameter
 from marginax.mixture.mixture_model import groups_of
 from marginax.mixture.model import INITIAL, TRANSITIONS
 

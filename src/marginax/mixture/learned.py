@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from marginax.mixture.families import Columns, Family, Parameter
+from marginax.mixture.family import Columns, Family, Parameter
 from marginax.mixture.model import Design, Group, Rows
 from marginax.mixture.priors import with_priors
 
@@ -54,6 +54,16 @@ class Learned:
     def log_units(self, cells: np.ndarray) -> np.ndarray:
         """What standardising columns does to the log density of each row, shape (rows,)."""
         return (~np.isnan(cells)) @ np.log(self.spread)
+
+    def told(self, cells: np.ndarray) -> np.ndarray:
+        """Rows that a model has drawn as a table would have them: in its units, with its categories."""
+        cells = cells * self.spread + self.centre
+        values = [value for categories in self.categories.values() for value in categories]
+        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
+            cells = cells.astype(object)
+        for j, categories in self.categories.items():
+            cells[:, j] = [categories[int(code)] for code in cells[:, j]]
+        return cells
 
     def in_units(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Parameters as they are shown, in the units of the table; leading dimensions are kept."""

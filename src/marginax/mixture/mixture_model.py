@@ -10,15 +10,14 @@ from marginax.mixture.families import (
     Bernoulli,
     Beta,
     Categorical,
-    Family,
     Gamma,
     LogNormal,
     NegativeBinomial,
     Normal,
-    Parameter,
     Poisson,
     StudentT,
 )
+from marginax.mixture.family import Family, Parameter
 from marginax.mixture.gaussian import Gaussian
 from marginax.mixture.gaussian_mixture import weights_prior
 

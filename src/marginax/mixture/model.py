@@ -20,7 +20,7 @@ from numpyro.distributions import constraints
 from marginax.language.plates import plate
 from marginax.language.primitives import sample
 from marginax.language.scan import scan
-from marginax.mixture.families import Columns, Family, Parameter
+from marginax.mixture.family import Columns, Family, Parameter
 
 COMPONENT = "component"
 ROW = "row"

@@ -15,7 +15,7 @@ import numpy as np
 
 import marginax.storage as storage
 from marginax.mixture.estimator import Estimator
-from marginax.mixture.families import Family
+from marginax.mixture.family import Family
 from marginax.mixture.fitting import Fit
 from marginax.mixture.gaussian_mixture import GaussianMixture
 from marginax.mixture.hidden_markov import HiddenMarkov

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 
-from marginax.mixture.families import Parameter
+from marginax.mixture.family import Parameter
 
 FLAT = "flat"
 

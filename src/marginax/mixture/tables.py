@@ -43,6 +43,39 @@ def is_missing(cell: Any) -> bool:
     return (unequal is not False and not isinstance(unequal, bool | np.bool_)) or bool(unequal)
 
 
+def has_words(table: Any) -> bool:
+    """Whether a table is a frame with columns that are not numbers, so that the column at fault can be named."""
+    return is_frame(table) and any(
+        column(table, j).dtype.kind not in "fiub" for j in range(len(table.columns))
+    )
+
+
+def cells(table: Any, names: Sequence[str], categories: Mapping[int, Sequence[Any]]) -> np.ndarray:
+    """A table as numbers, shape (rows, columns), NaN where a cell is missing.
+
+    Parameters
+    ----------
+    table : array or frame
+    names : sequence of str
+        Of its columns.
+    categories : mapping
+        Of columns of categories, by number, what they are; cells become their numbers.
+
+    Raises
+    ------
+    ValueError
+        For a word that is no number, or a category that is not among them.
+    """
+    found = []
+    for j, name in enumerate(names):
+        values = column(table, j)
+        is_numbers = j not in categories
+        found.append(
+            as_numbers(values, name) if is_numbers else as_codes(values, categories[j], name)
+        )
+    return np.stack(found, axis=1)
+
+
 def as_numbers(cells: np.ndarray, name: str) -> np.ndarray:
     """A column of numbers, shape (rows,), NaN where a cell is missing.
 

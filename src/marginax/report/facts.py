@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from marginax.mixture.families import Bernoulli, Categorical, Columnwise, Family
+from marginax.mixture.families import Bernoulli, Categorical
+from marginax.mixture.family import Columnwise, Family
 from marginax.mixture.gaussian import Gaussian
 from marginax.mixture.model import Design
 from marginax.mixture.prediction import Membership, Predictor

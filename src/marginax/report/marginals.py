@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from marginax.mixture.families import Columnwise
+from marginax.mixture.family import Columnwise
 from marginax.mixture.gaussian import Gaussian
 from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS
 from marginax.report.drawing import thinned

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpyro import distributions as dist
 
-from marginax.mixture.families import Family
+from marginax.mixture.family import Family
 from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS
 from marginax.mixture.priors import FLAT
 from marginax.pages import Html, escaped

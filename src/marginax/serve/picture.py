@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from marginax.mixture.families import Columnwise, Normal
+from marginax.mixture.families import Normal
+from marginax.mixture.family import Columnwise
 from marginax.mixture.gaussian import Gaussian
 from marginax.mixture.model import TRANSITIONS, WEIGHTS
 from marginax.serve.answers import Answers
