@@ -231,7 +231,7 @@ def heat(d: Description) -> np.ndarray:
     return np.linspace(0.5, 1.5, len(d.statements))
 
 
-PARTS, EXAMPLES = 4, 36
+PARTS, EXAMPLES = 4, 24
 """The models are checked in parts, which may run side by side."""
 DRAWS = 400
 

@@ -186,8 +186,39 @@ def test_the_input_is_not_overwritten(folder: Path, capsys: Any):
         capsys, "predict", folder / "model.mx", folder / "data.csv", "-o", folder / "data.csv"
     )
     assert status == 1
-    assert "would overwrite the input" in said
+    assert "would overwrite" in said
     assert (folder / "data.csv").read_bytes() == before
+
+
+def test_neither_what_is_read_nor_what_is_no_file_is_overwritten(
+    folder: Path, tmp_path: Path, capsys: Any
+):
+    model = tmp_path / "model.mx"
+    model.write_bytes((folder / "model.mx").read_bytes())
+    before = model.read_bytes()
+    table = folder / "data.csv"
+    for command in (["report", model], ["predict", model, table], ["fit", model, "-k", "2"]):
+        status, _, said = run(capsys, *command, "-o", model)
+        assert status == 1
+        assert "would overwrite" in said
+    os.mkfifo(tmp_path / "pipe")
+    status, _, said = run(capsys, "predict", model, table, "-o", tmp_path / "pipe")
+    assert status == 1
+    assert "no ordinary file" in said
+    assert model.read_bytes() == before
+
+
+def test_of_a_file_that_ends_badly_nothing_is_written(folder: Path, tmp_path: Path, capsys: Any):
+    """Neither half of the predictions, nor over what was there."""
+    bad, out = tmp_path / "bad.csv", tmp_path / "out.csv"
+    good = data()[["my length", "visits"]]
+    lines = good.to_csv(index=False).splitlines()
+    bad.write_text("\n".join([lines[0], *lines[1:] * 9000, "1.0,-3"]))
+    out.write_text("")
+    status, _, said = run(capsys, "predict", folder / "model.mx", bad, "-o", out)
+    assert status == 1
+    assert "visits" in said
+    assert out.read_text() == ""
 
 
 @pytest.mark.parametrize(

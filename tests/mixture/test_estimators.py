@@ -375,3 +375,22 @@ def test_a_column_without_values_or_without_spread():
     found = GaussianMixture(2, covariance_type="diag", **FEW).fit(cells)
     np.testing.assert_allclose(found.means_[:, 1], 7.0, atol=0.05)
     assert np.isfinite(found.score(cells))
+
+
+def test_a_fit_that_is_interrupted_is_no_fit(monkeypatch: pytest.MonkeyPatch):
+    """The training loop keeps what it has on Ctrl-C; an estimator must not pass for fitted."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def at_once():
+        yield lambda: True
+
+    monkeypatch.setattr("marginax.infer.svi.training.interruptible", at_once)
+    with pytest.raises(KeyboardInterrupt):
+        GaussianMixture(2, random_state=0).fit(np.arange(20.0)[:, None])
+
+
+def test_numbers_too_large_to_compute_with_are_named():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="column 'x1'.*too large"):
+        GaussianMixture(2).fit(rng.normal(size=(30, 2)) * [1.0, 1e300])

@@ -177,3 +177,26 @@ def test_what_a_file_cannot_hold_is_refused(estimators: Any, tmp_path: Path):
     other: Any = LinearRegression().fit(np.eye(2), np.ones(2))
     with pytest.raises(TypeError, match="it takes an estimator of marginax.mixture"):
         save(tmp_path / "model.mx", other)
+
+
+@pytest.mark.parametrize(
+    "categories", [{}, {"1": ["a"]}, {"0": ["x"], "1": ["a", "b"]}, {"1": [["a"], ["b"]]}]
+)
+def test_categories_that_contradict_the_model_are_damage(
+    categories: Any, estimators: dict[str, Any], tmp_path: Path
+):
+    name = next(n for n, e in estimators.items() if e.categories_)
+    save(tmp_path / "model.mx", estimators[name])
+    arrays, about = storage.read(tmp_path / "model.mx")
+    storage.write(tmp_path / "other.mx", arrays, {**about, "categories": categories})
+    with pytest.raises(storage.StorageError, match="damaged"):
+        load(tmp_path / "other.mx")
+
+
+def test_a_file_without_draws_is_damaged(estimators: dict[str, Any], tmp_path: Path):
+    save(tmp_path / "model.mx", next(iter(estimators.values())))
+    arrays, about = storage.read(tmp_path / "model.mx")
+    kept = {n: a for n, a in arrays.items() if not n.startswith("draws:")}
+    storage.write(tmp_path / "other.mx", kept, about)
+    with pytest.raises(storage.StorageError, match="no draws"):
+        load(tmp_path / "other.mx")

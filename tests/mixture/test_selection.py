@@ -39,6 +39,7 @@ def test_the_comparison_is_drawn(by_bic: Selection):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # three are too many
 def test_psis_loo_finds_the_clusters_and_prefers_few_of_equals():
     options: Any = {"method": "nuts", "n_draws": 200, "n_warmup": 200, "n_chains": 2}
     found = select(clusters(), [1, 2, 3], GaussianMixture(**FEW, **options))

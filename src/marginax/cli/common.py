@@ -64,17 +64,23 @@ def read_model(path: Path) -> Any:
         return load(path)
 
 
-def check_writable(path: Path) -> None:
-    """Fail before the work rather than after it."""
+def check_writable(path: Path, *inputs: Path | None) -> None:
+    """Fail before the work rather than after it, and never write over what is read."""
+    for given in inputs:
+        if given is not None and given.exists() and path.exists() and path.samefile(given):
+            raise Failure(f"{path} would overwrite {given}, which is read; name another file.")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise Failure(f"cannot write to {path}: it is no ordinary file")
     if path.is_dir():
         raise Failure(f"cannot write to {path}: it is a folder")
     folder = path.parent
     if not folder.is_dir():
         raise Failure(f"cannot write to {path}: there is no folder {folder}")
     try:
+        was_there = path.exists() or path.is_symlink()
         with open(path, "ab"):
             pass
-        if path.stat().st_size == 0:
+        if not was_there:
             path.unlink()
     except OSError as error:
         raise Failure(f"cannot write to {path}: {error.strerror or error}") from error
@@ -139,6 +145,18 @@ def stored_table(model: Any, path: Path) -> Any:
         categories = model.categories_.get(j)
         columns[name] = cells if categories is None else _words(cells, categories)
     return pd.DataFrame(columns)
+
+
+def columns_of(model: Any, frame: Any, path: Path) -> Any:
+    """The model's columns of a frame, in its order."""
+    known = [str(name) for name in frame.columns]
+    lacking = [name for name in model.column_names_ if name not in known]
+    if lacking:
+        raise Failure(
+            f"{path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(map(repr, lacking))} of the model; "
+            f"it has {', '.join(map(repr, known))}. Where nothing is known, an empty column does."
+        )
+    return frame[list(model.column_names_)]
 
 
 def _words(cells: np.ndarray, categories: Any) -> np.ndarray:

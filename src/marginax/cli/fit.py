@@ -65,6 +65,9 @@ def components(text: str) -> list[int]:
     return found
 
 
+PICTURES = (".png", ".svg", ".pdf")
+
+
 def add(commands: Any) -> None:
     """Add the subcommand."""
     parser = add_job(
@@ -134,7 +137,11 @@ def add(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Run it."""
-    check_writable(given.out)
+    check_writable(given.out, given.data)
+    if given.plot is not None:
+        check_writable(given.plot, given.data, given.out)
+        if given.plot.suffix.lower() not in PICTURES:
+            raise Failure(f"--plot writes {', '.join(PICTURES)}, not {given.plot.name}.")
     frame = _chosen(tables.read(given.data, given), given)
     with explained(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are in the result, and said below

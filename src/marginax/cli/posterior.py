@@ -12,6 +12,7 @@ from marginax.cli.common import (
     add_common,
     add_job,
     check_writable,
+    columns_of,
     count,
     explained,
     model_fits,
@@ -59,11 +60,11 @@ def add(commands: Any) -> None:
 def run(given: argparse.Namespace) -> int:
     """Run it."""
     model = read_model(given.model)
-    check_writable(given.out)
+    check_writable(given.out, given.data)
     if given.data is None:
         table = stored_table(model, given.model)
     else:
-        table = tables.read(given.data, given)[list(model.column_names_)]
+        table = columns_of(model, tables.read(given.data, given), given.data)
     from sklearn.base import clone
 
     from marginax.infer.summary import print_table

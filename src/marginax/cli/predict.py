@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 import marginax.cli.tables as tables
-from marginax.cli.common import Failure, add_job, check_writable, explained, read_model, say
+from marginax.cli.common import (
+    Failure,
+    add_job,
+    check_writable,
+    columns_of,
+    explained,
+    read_model,
+    say,
+)
 
 
 def add(commands: Any) -> None:
@@ -46,17 +54,15 @@ def run(given: argparse.Namespace) -> int:
         raise Failure("--json needs -o, as the rows would go to standard output.")
     model = read_model(given.model)
     if given.out is not None:
-        check_writable(given.out)
-        if given.out.exists() and given.data.exists() and given.out.samefile(given.data):
-            raise Failure(
-                f"{given.out} would overwrite the input while it is read; name another file."
-            )
+        check_writable(given.out, given.data, given.model)
     counts, rows, total = np.zeros(model.n_components, int), 0, 0.0
     with tables.writing(given.out) as write:
         for frame in _frames(model, given):
             with explained():
-                found = model.membership(_columns(model, frame, given.data))
-            best = found.probabilities.argmax(1)
+                cells = _columns(model, frame, given.data)
+                found = model.membership(cells)
+                # Of a series at a point estimate that is the path.
+                best = model.predict(cells) if model._is_chain else found.probabilities.argmax(1)
             frame = _with(frame, given.only, best, found, _has_posterior(model))
             write(frame)
             counts += np.bincount(best, minlength=model.n_components)
@@ -94,14 +100,7 @@ def _has_posterior(model: Any) -> bool:
 
 def _columns(model: Any, frame: Any, path: Path) -> Any:
     """The model's columns, in its order."""
-    known = [str(name) for name in frame.columns]
-    lacking = [name for name in model.column_names_ if name not in known]
-    if lacking:
-        raise Failure(
-            f"{path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(map(repr, lacking))} of the model; "
-            f"it has {', '.join(map(repr, known))}. Where nothing is known, an empty column does."
-        )
-    chosen = frame[list(model.column_names_)]
+    chosen = columns_of(model, frame, path)
     if hasattr(model, "feature_names_in_"):
         return chosen
     return chosen.to_numpy()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import marginax.cli.tables as tables
-from marginax.cli.common import add_job, check_writable, explained, read_model, say
+from marginax.cli.common import add_job, check_writable, columns_of, explained, read_model, say
 
 
 def add(commands: Any) -> None:
@@ -38,10 +38,10 @@ def run(given: argparse.Namespace) -> int:
     from marginax.report import write_report
 
     model = read_model(given.model)
-    check_writable(given.out)
+    check_writable(given.out, given.model, given.data)
     table = None
     if given.data is not None:
-        table = tables.read(given.data, given)[list(model.column_names_)]
+        table = columns_of(model, tables.read(given.data, given), given.data)
     with explained():
         write_report(given.out, model, table)
     say(f"report written to {given.out}")

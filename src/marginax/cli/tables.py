@@ -11,7 +11,7 @@ import argparse
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from marginax.cli.common import Failure, say
+from marginax.storage.atomic import replacing
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 EMPTY = ["", "NA", "N/A", "na", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "?", "-", "."]
@@ -118,23 +119,23 @@ def writing(path: Path | None) -> Iterator[Any]:
 
     writer: list[Any] = []
 
-    def write(frame: Any) -> None:
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        if not writer:
-            if path is not None and path.suffix.lower() in (".parquet", ".pq"):
-                writer.append(pyarrow.parquet.ParquetWriter(path, table.schema))
-            else:
-                sink: Any = pa.PythonFile(_standard_output(), "w") if path is None else path
-                writer.append(pyarrow.csv.CSVWriter(sink, table.schema))
-        writer[0].write_table(
-            table.cast(writer[0].schema if hasattr(writer[0], "schema") else table.schema)
-        )
+    with ExitStack() as stack:
+        file = _standard_output() if path is None else stack.enter_context(replacing(path))
+        sink: Any = pa.PythonFile(file, "w")
 
-    try:
+        def write(frame: Any) -> None:
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            if not writer:
+                if path is not None and path.suffix.lower() in (".parquet", ".pq"):
+                    writer.append(pyarrow.parquet.ParquetWriter(sink, table.schema))
+                else:
+                    writer.append(pyarrow.csv.CSVWriter(sink, table.schema))
+                stack.callback(writer[0].close)
+            writer[0].write_table(
+                table.cast(writer[0].schema if hasattr(writer[0], "schema") else table.schema)
+            )
+
         yield write
-    finally:
-        for each in writer:
-            each.close()
 
 
 def _standard_output() -> Any:

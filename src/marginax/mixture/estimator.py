@@ -231,6 +231,12 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
     def _membership(self, X: Any, kind: str = "posterior", lengths: Any = None) -> Membership:
         cells = self._read(X)
         found = self._predictor(kind).membership(self.learned_.rows(cells, lengths))
+        lost = np.isnan(found.probabilities).any(1)
+        if lost.any():
+            raise ValueError(
+                f"row {int(np.argmax(lost))} is so far from all that the fit has seen that its density cannot be "
+                "computed; leave it out, or look at its numbers."
+            )
         return found._replace(log_density=found.log_density - self.learned_.log_units(cells))
 
     def predict(self, X: Any) -> np.ndarray:

@@ -30,8 +30,8 @@ METHODS = ("map", "vi", "nuts")
 MOST_CORRELATED = 150
 """Up to so many numbers the variational posterior is a normal with any covariance; beyond, they are independent."""
 STEPS_OF_VI = 3000
-TOLERANCE = 1e-3
-"""In nats: less than this does the loss change where starts have converged."""
+TOLERANCE, TOLERANCE_OF_A_ROW = 1e-3, 1e-5
+"""In nats, whichever of them is more: less than this does the loss change where starts have converged."""
 NEARLY = 0.05
 """In nats: less than this over the last twentieth of its steps is no reason for a warning, if other starts go on."""
 EMPTY = 0.5
@@ -167,13 +167,20 @@ def _most_probable(design: Design, rows: Rows, settings: Settings) -> Fit:
                 for name, value in starts.items()
             },
             progress_bar=settings.progress,
-            tolerance=TOLERANCE,
+            tolerance=max(TOLERANCE, TOLERANCE_OF_A_ROW * len(rows.cells)),
         )
+    _refuse_half_done(result)
     point = {n: np.asarray(v) for n, v in guide.median(result.params).items()}
     norms = {n.removesuffix("_auto_loc"): v for n, v in result.gradient_norms.items()}
     restarts = "" if result.restarts is None else str(result.restarts)
     said = tuple(_doubts(result, settings))
     return Fit(point, _as_one_draw(point), result.losses, norms, restarts, warnings=said)
+
+
+def _refuse_half_done(result: Any) -> None:
+    """`SVI.run` keeps what it has when it is interrupted; an estimator that looks fitted and is not would be a lie."""
+    if result.stopped == "interrupted":
+        raise KeyboardInterrupt
 
 
 def _doubts(result: Any, settings: Settings) -> Iterator[str]:
@@ -208,6 +215,7 @@ def _variational(design: Design, rows: Rows, settings: Settings, found: Fit) -> 
     svi = SVI(design.model, guide, optim, TraceEnum_ELBO(num_particles=4))
     key, draw_key = jax.random.split(jax.random.key(settings.seed))
     result = svi.run(key, STEPS_OF_VI, rows, progress_bar=settings.progress)
+    _refuse_half_done(result)
     draws = guide.sample_posterior(draw_key, result.params, rows, sample_shape=(settings.draws,))
     kept = {name: np.asarray(draws[name]) for name in found.point}
     return replace(found, draws=kept)

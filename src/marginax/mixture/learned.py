@@ -132,12 +132,20 @@ def kept_of(cells: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.nda
     Raises
     ------
     ValueError
-        When a column has no value.
+        When a column has no value, or values too large to compute with.
     """
     for name, values in zip(names, cells.T, strict=True):
         if np.isnan(values).all():
             raise ValueError(f"column '{name}': all its cells are missing; leave it out.")
-    moments = np.stack([np.nanmean(cells, 0), np.nanstd(cells, 0)])
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments = np.stack([np.nanmean(cells, 0), np.nanstd(cells, 0)])
+    wild_columns: Any = ~np.isfinite(moments).all(0)
+    for name, wild in zip(names, wild_columns, strict=True):
+        if wild:
+            raise ValueError(
+                f"column '{name}': its numbers are too large to be squared in double precision; divide them by a unit "
+                "that suits them."
+            )
     return moments, np.array([_middle(values) for values in cells.T])
 
 

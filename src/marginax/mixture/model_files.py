@@ -15,6 +15,7 @@ import numpy as np
 
 import marginax.storage as storage
 from marginax.mixture.estimator import Estimator
+from marginax.mixture.families import Categorical
 from marginax.mixture.family import Family
 from marginax.mixture.fitting import Fit
 from marginax.mixture.gaussian_mixture import GaussianMixture
@@ -155,9 +156,12 @@ def _estimator(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Es
     (counted,) = (arrays[n].shape[:1] for n in ("point:weights", "point:initial") if n in arrays)
     if counted != (options["n_components"],):
         raise ValueError(f"it says {options['n_components']!r} components, and has {counted}.")
+    square = arrays.get("point:transitions")
+    if square is not None and square.shape != 2 * counted:
+        raise ValueError(f"its table of transitions has the shape {square.shape}.")
     estimator = ESTIMATORS[about["estimator"]](**options)
     estimator._settings()  # are the options possible?
-    categories = {int(j): tuple(c) for j, c in about["categories"].items()}
+    categories = {int(j): _categories(c) for j, c in about["categories"].items()}
     moments = _numbers(arrays["column moments"], (2, len(columns)))
     fill = _numbers(arrays["fill"], (len(columns),))
     estimator.column_names_, estimator.categories_ = columns, categories
@@ -166,6 +170,9 @@ def _estimator(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Es
     if about["named_columns"] is True:
         estimator.feature_names_in_ = np.asarray(columns, object)
     design = estimator.learned_.design
+    categorical = {j for g in design.groups if isinstance(g.family, Categorical) for j in g.where}
+    if categories.keys() != categorical:
+        raise ValueError(f"it has categories of the columns {sorted(categories)}.")
     shapes = {
         site: shape if outer else (estimator.n_components, *shape)
         for site, shape, outer in (
@@ -175,6 +182,8 @@ def _estimator(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Es
     }
     point = _values(storage.group("point:", arrays), shapes, ())
     drawn = storage.group("draws:", arrays)
+    if not drawn:
+        raise ValueError("it has no draws.")
     count = len(next(iter(drawn.values())))
     draws = _values(drawn, shapes, (count,))
     for site, value in point.items():
@@ -208,8 +217,18 @@ def _estimator(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Es
             )
         groups = [(g.name, g.family, g.where) for g in design.groups]
         check_cells(table, groups, columns)
+        for j, known in categories.items():
+            if (table[:, j] >= len(known)).any():
+                raise ValueError(f"its table has a category of column {j} that there is not.")
         estimator.table_ = table
     return estimator
+
+
+def _categories(given: Any) -> tuple[Any, ...]:
+    known = {(isinstance(c, bool), c) for c in given if isinstance(c, str | int | float)}
+    if not isinstance(given, list) or not given or len(known) != len(given):
+        raise ValueError("its categories are not different words, numbers or truth values.")
+    return tuple(given)
 
 
 def _values(

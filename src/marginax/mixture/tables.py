@@ -39,6 +39,8 @@ def is_missing(cell: Any) -> bool:
     """Whether a cell stands for no value: None, NaN, pandas' NA and NaT, an empty string."""
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return True
+    if isinstance(cell, np.ndarray):
+        return False
     unequal = cell != cell  # NaN and NaT differ from themselves; NA does not say
     return (unequal is not False and not isinstance(unequal, bool | np.bool_)) or bool(unequal)
 
