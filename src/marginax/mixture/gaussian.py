@@ -71,7 +71,7 @@ class Gaussian(Family):
             covariance = jnp.swapaxes(inverse, -1, -2) @ inverse
             there = patterns[:, :, None] & patterns[:, None, :]
             block = jnp.where(there, covariance[..., None, :, :], jnp.eye(count))
-            cholesky = jnp.linalg.cholesky(block)
+            cholesky = _cholesky(block)
             # The inverse of the factor once, a product for each row: rows are many, and solving is slow.
             whitening, log_volume = _inverse_of_lower(cholesky), _log_determinant(cholesky)
             number = jnp.sum(jnp.asarray(patterns), -1)
@@ -105,9 +105,36 @@ class Gaussian(Family):
         }
 
 
+# LAPACK's batched calls share XLA's threads; two at once wait for each other without end, so these are loops.
+
+
+def _cholesky(matrix: Array) -> Array:
+    """Column by column, of matrices in shape (..., n, n)."""
+    count = matrix.shape[-1]
+
+    def column(j: Any, factor: Array) -> Array:
+        row = jax.lax.dynamic_index_in_dim(factor, j, -2, keepdims=False)
+        own = jax.lax.dynamic_index_in_dim(matrix, j, -1, keepdims=False)
+        left = own - jnp.einsum("...ik,...k->...i", factor, row)
+        pivot = jax.lax.dynamic_index_in_dim(left, j, -1)
+        values = jnp.where(jnp.arange(count) >= j, left / jnp.sqrt(pivot), 0.0)
+        return jnp.where(jnp.arange(count) == j, values[..., None], factor)
+
+    return jax.lax.fori_loop(0, count, column, jnp.zeros_like(matrix))
+
+
 def _inverse_of_lower(factors: Array) -> Array:
-    identity = jnp.broadcast_to(jnp.eye(factors.shape[-1]), factors.shape)
-    return jax.scipy.linalg.solve_triangular(factors, identity, lower=True)
+    """Row by row, of matrices in shape (..., n, n)."""
+    count = factors.shape[-1]
+
+    def row(i: Any, inverse: Array) -> Array:
+        own = jax.lax.dynamic_index_in_dim(factors, i, -2, keepdims=False)
+        unit = (jnp.arange(count) == i).astype(factors.dtype)
+        left = unit - jnp.einsum("...k,...kj->...j", own, inverse)
+        values = left / jax.lax.dynamic_index_in_dim(own, i, -1)
+        return jnp.where((jnp.arange(count) == i)[:, None], values[..., None, :], inverse)
+
+    return jax.lax.fori_loop(0, count, row, jnp.zeros_like(factors))
 
 
 def _log_determinant(triangular: Array) -> Array:
