@@ -22,7 +22,8 @@ from marginax.mixture import (
     Poisson,
     StudentT,
 )
-from marginax.mixture.family import Columns
+from marginax.mixture.columns import Columns
+from marginax.mixture.members import Members
 from marginax.mixture.model import Group, Row
 
 LOCS = np.array([[0.5, -1.0], [3.0, 2.0]])
@@ -232,13 +233,15 @@ def test_every_start_is_inside_of_its_priors_support(case: Any):
     columns = columns_of(cells)
     with jax.enable_x64(True):
         priors = family.parameters(columns)
-        for rows in (cells, cells[:1]):  # a component may begin with one row
-            start = family.start(rows, columns)
-            assert start.keys() == priors.keys()
-            for name, value in start.items():
-                prior = priors[name].prior
-                assert np.shape(value) == tuple(prior.batch_shape) + tuple(prior.event_shape)
-                assert np.isfinite(float(np.sum(prior.log_prob(value))))
+        # A component may have one row, part of one, or none.
+        shares = np.stack([np.eye(len(cells))[0], np.full(len(cells), 0.3), np.zeros(len(cells))])
+        start = family.start(Members(cells, np.ones_like(cells), shares.T), columns)
+        assert start.keys() == priors.keys()
+        for name, value in start.items():
+            prior = priors[name].prior
+            shape = tuple(prior.batch_shape) + tuple(prior.event_shape)
+            assert np.shape(value) == (len(shares), *shape)
+            assert np.isfinite(np.asarray(prior.log_prob(value))).all()
 
 
 @pytest.mark.parametrize(
@@ -255,25 +258,3 @@ def test_every_start_is_inside_of_its_priors_support(case: Any):
 def test_a_family_says_which_cells_it_takes(family: Family, good: list[float], bad: list[float]):
     assert family.allows(np.array(good)).all()
     assert not family.allows(np.array(bad)).any()
-
-
-def test_factors_and_their_inverses_and_gradients_are_lapacks():
-    """Loops of our own: two batched calls of LAPACK in one program wait for each other without end."""
-    from marginax.mixture.gaussian import _cholesky, _inverse_of_lower
-
-    with jax.enable_x64(True):
-        root = np.random.default_rng(0).normal(size=(3, 2, 5, 5))
-        matrices = jnp.asarray(root @ np.swapaxes(root, -1, -2) + np.eye(5))
-        lower = np.linalg.cholesky(np.asarray(matrices))
-        np.testing.assert_allclose(_cholesky(matrices), lower, atol=1e-12)
-        np.testing.assert_allclose(
-            _inverse_of_lower(jnp.asarray(lower)), np.linalg.inv(lower), atol=1e-12
-        )
-
-        def ours(a: Any) -> Any:
-            return jnp.sum(jnp.sin(_inverse_of_lower(_cholesky((a + a.mT) / 2))))
-
-        def theirs(a: Any) -> Any:
-            return jnp.sum(jnp.sin(jnp.linalg.inv(jnp.linalg.cholesky((a + a.mT) / 2))))
-
-        np.testing.assert_allclose(jax.grad(ours)(matrices), jax.grad(theirs)(matrices), atol=1e-11)

@@ -11,22 +11,18 @@ import numpy as np
 from jax import Array
 from numpyro import distributions as dist
 
+from marginax.mixture.columns import SMALL, TINY, Columns, prior_width
 from marginax.mixture.family import (
     CLOSENESS,
-    SMALL,
-    TINY,
-    Columns,
     Columnwise,
     Family,
     Parameter,
     Values,
     is_count,
     means_prior,
-    pooled_variance,
     positive_means_prior,
-    prior_width,
-    smoothed_mean,
 )
+from marginax.mixture.members import Members
 
 
 @dataclass(frozen=True)
@@ -51,11 +47,11 @@ class Normal(Columnwise):
             precision = dist.Gamma(1.5, width / 2).to_event(1)
         return {"means": Parameter(means_prior(columns)), "precisions": Parameter(precision)}
 
-    def start(self, rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
-        variance = pooled_variance(rows, columns)
+    def start(self, members: Members, columns: Columns) -> dict[str, Array]:
+        variance = members.variance(columns)
         if self.spherical:
-            variance = variance.mean()
-        return {"means": rows.mean(0), "precisions": np.asarray(1 / variance)}
+            variance = variance.mean(-1)
+        return {"means": members.mean(), "precisions": 1 / variance}
 
     def distribution(self, values: Values) -> Any:
         precisions = values["precisions"]
@@ -89,9 +85,9 @@ class StudentT(Columnwise):
             "df": Parameter(dist.Gamma(2.0, 0.1)),
         }
 
-    def start(self, rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
-        scales = np.sqrt(pooled_variance(rows, columns))
-        return {"means": np.median(rows, 0), "scales": scales, "df": np.asarray(8.0)}
+    def start(self, members: Members, columns: Columns) -> dict[str, Array]:
+        scales = jnp.sqrt(members.variance(columns))
+        return {"means": members.median(), "scales": scales, "df": jnp.full(len(scales), 8.0)}
 
     def distribution(self, values: Values) -> Any:
         return dist.StudentT(values["df"][..., None], values["means"], values["scales"])
@@ -117,13 +113,11 @@ class LogNormal(Columnwise):
             "scales": Parameter(dist.LogNormal(np.zeros(columns.count), 1.0).to_event(1)),
         }
 
-    def start(self, rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
+    def start(self, members: Members, columns: Columns) -> dict[str, Array]:
         del columns
-        logs = np.log(rows)
-        return {
-            "locs": logs.mean(0),
-            "scales": np.sqrt((len(rows) * logs.var(0) + 1) / (len(rows) + 1)),
-        }
+        logs = members.changed(jnp.log)
+        scales = jnp.sqrt((logs.squares() + 1) / (logs.numbers + 1))
+        return {"locs": logs.mean(), "scales": scales}
 
     def allows(self, cells: np.ndarray) -> np.ndarray:
         return np.isfinite(cells) & (cells > 0)
@@ -144,9 +138,9 @@ class Gamma(Columnwise):
             "concentrations": Parameter(dist.Gamma(2.0, np.full(columns.count, 0.1)).to_event(1)),
         }
 
-    def start(self, rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
-        mean = rows.mean(0)
-        return {"means": mean, "concentrations": mean**2 / pooled_variance(rows, columns)}
+    def start(self, members: Members, columns: Columns) -> dict[str, Array]:
+        mean = members.mean()
+        return {"means": mean, "concentrations": mean**2 / members.variance(columns)}
 
     def allows(self, cells: np.ndarray) -> np.ndarray:
         return np.isfinite(cells) & (cells > 0)
@@ -165,8 +159,8 @@ class Poisson(Columnwise):
         mean = np.maximum(columns.centre, SMALL)
         return {"rates": Parameter(dist.Gamma(1.0, 1 / mean).to_event(1))}
 
-    def start(self, rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
-        return {"rates": smoothed_mean(rows, columns)}
+    def start(self, members: Members, columns: Columns) -> dict[str, Array]:
+        return {"rates": members.positive_mean(columns)}
 
     def allows(self, cells: np.ndarray) -> np.ndarray:
         return is_count(cells)
@@ -187,9 +181,9 @@ class NegativeBinomial(Columnwise):
             "concentrations": Parameter(dist.Gamma(2.0, np.full(columns.count, 0.1)).to_event(1)),
         }
 
-    def start(self, rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
-        mean = smoothed_mean(rows, columns)
-        excess = np.maximum(pooled_variance(rows, columns) - mean, 0.05 * mean)
+    def start(self, members: Members, columns: Columns) -> dict[str, Array]:
+        mean = members.positive_mean(columns)
+        excess = jnp.maximum(members.variance(columns) - mean, 0.05 * mean)
         return {"means": mean, "concentrations": mean**2 / excess}
 
     def allows(self, cells: np.ndarray) -> np.ndarray:
@@ -211,9 +205,9 @@ class Beta(Columnwise):
             "concentrations": Parameter(dist.Gamma(2.0, np.full(columns.count, 0.1)).to_event(1)),
         }
 
-    def start(self, rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
-        mean = rows.mean(0)
-        variance = np.minimum(pooled_variance(rows, columns), 0.5 * mean * (1 - mean))
+    def start(self, members: Members, columns: Columns) -> dict[str, Array]:
+        mean = members.mean()
+        variance = jnp.minimum(members.variance(columns), 0.5 * mean * (1 - mean))
         return {"means": mean, "concentrations": mean * (1 - mean) / variance}
 
     def allows(self, cells: np.ndarray) -> np.ndarray:
@@ -233,9 +227,9 @@ class Bernoulli(Columnwise):
     def parameters(self, columns: Columns) -> dict[str, Parameter]:
         return {"probs": Parameter(dist.Beta(2.0, np.full(columns.count, 2.0)).to_event(1))}
 
-    def start(self, rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
+    def start(self, members: Members, columns: Columns) -> dict[str, Array]:
         del columns
-        return {"probs": (rows.sum(0) + 1) / (len(rows) + 2)}
+        return {"probs": (members.total() + 1) / (members.numbers + 2)}
 
     def allows(self, cells: np.ndarray) -> np.ndarray:
         return (cells == 0) | (cells == 1)
@@ -254,13 +248,13 @@ class Categorical(Family):
         named = zip(self._names(columns.count), columns.categories, strict=True)
         return {name: Parameter(dist.Dirichlet(np.full(c, 2.0))) for name, c in named}
 
-    def start(self, rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
+    def start(self, members: Members, columns: Columns) -> dict[str, Array]:
         found = {}
         for j, (name, count) in enumerate(
             zip(self._names(columns.count), columns.categories, strict=True)
         ):
-            seen = np.bincount(rows[:, j].astype(int), minlength=count)
-            found[name] = (seen + 1) / (len(rows) + count)
+            one = members.of([j]).changed(lambda cells, count=count: cells == jnp.arange(count))
+            found[name] = (one.total() + 1) / (one.numbers + count)
         return found
 
     def allows(self, cells: np.ndarray) -> np.ndarray:

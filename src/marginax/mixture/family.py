@@ -26,33 +26,13 @@ import numpy as np
 from jax import Array
 from numpyro import distributions as dist
 
+from marginax.mixture.columns import TINY, Columns
+from marginax.mixture.members import Members
+
 Values = Mapping[str, Any]
 
 CLOSENESS = 3.0
 """Components are this many standard deviations of a column around its mean, a priori."""
-THINNER = 0.2
-"""Components may well be thinner than their share of the space (it costs held-out likelihood to say otherwise)."""
-SMALL, TINY = 1e-3, 1e-30
-
-
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """What is known of a family's columns before the fit."""
-
-    names: tuple[str, ...]
-    centre: np.ndarray
-    """Shape (columns,): of each column the mean, without missing cells; zero where it was taken off."""
-    spread: np.ndarray
-    """Shape (columns,): of each the standard deviation; one where it was divided by."""
-    categories: tuple[int, ...]
-    """Of each the number of categories, where they are numbered."""
-    components: int
-    """How many components there are."""
-
-    @property
-    def count(self) -> int:
-        """How many columns."""
-        return len(self.names)
 
 
 class Parameter(NamedTuple):
@@ -62,6 +42,8 @@ class Parameter(NamedTuple):
     """Of one component; its batch and event shapes together are those of the value."""
     is_shared: bool = False
     """Whether all components have the same."""
+    is_stated: bool = False
+    """Whether the prior is the user's."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +61,8 @@ class Family:
         """Its parameters, with their default priors."""
         raise NotImplementedError
 
-    def start(self, rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
-        """Values to begin at for a component that has these rows, shape (rows, columns)."""
+    def start(self, members: Members, columns: Columns) -> dict[str, Array]:
+        """Values of the parameters, of all components, that the rows of each suggest: the most probable, or moments."""
         raise NotImplementedError
 
     def allows(self, cells: np.ndarray) -> np.ndarray:
@@ -148,14 +130,6 @@ def is_count(cells: np.ndarray) -> np.ndarray:
     return np.isfinite(cells) & (cells >= 0) & (cells == np.floor(cells))
 
 
-def prior_width(columns: Columns) -> float:
-    """A priori a component's variance in those of its columns.
-
-    K components share the space (Fraley and Raftery, 2007), and a fifth of that leaves room for thin ones.
-    """
-    return THINNER * columns.components ** (-2 / columns.count)
-
-
 def means_prior(columns: Columns) -> Any:
     """Of the means of columns of real numbers."""
     return dist.Normal(columns.centre, CLOSENESS * columns.spread).to_event(1)
@@ -164,17 +138,6 @@ def means_prior(columns: Columns) -> Any:
 def positive_means_prior(columns: Columns) -> Any:
     """Of the means of columns of positive numbers."""
     return dist.LogNormal(np.log(np.maximum(columns.centre, TINY)), 1.5).to_event(1)
-
-
-def smoothed_mean(rows: np.ndarray, columns: Columns) -> np.ndarray:
-    """Of each column, with one more row, of the column's mean; never zero."""
-    return (rows.sum(0) + np.maximum(columns.centre, SMALL)) / (len(rows) + 1)
-
-
-def pooled_variance(rows: np.ndarray, columns: Columns) -> np.ndarray:
-    """Of each column, with one more row of what the prior expects; never zero."""
-    around = (columns.spread**2) * prior_width(columns)
-    return (len(rows) * rows.var(0) + around) / (len(rows) + 1)
 
 
 def number_of_values(parameter: Parameter) -> int:

@@ -1,8 +1,8 @@
 """Fit a design to a table: the most probable parameters, and then perhaps their posterior.
 
-Whatever is asked for, the first step is the MAP, from several starts at once, by L-BFGS. Variational inference
-and NUTS begin there. Everything is computed in double precision, as users of scikit-learn expect, on whatever
-setting JAX has.
+Whatever is asked for, the first step is the MAP, from several starts, by expectation-maximisation and then L-BFGS.
+Variational inference and NUTS begin there. Everything is computed in double precision, as users of scikit-learn expect,
+on whatever setting JAX has.
 """
 
 from __future__ import annotations
@@ -23,10 +23,17 @@ from scipy.optimize import linear_sum_assignment
 from marginax.infer import SVI, TraceEnum_ELBO, init_to_value
 from marginax.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 from marginax.infer.summary import summary_table
+from marginax.infer.svi.components import component_use
+from marginax.infer.svi.restarts import Restarts, ranked
+from marginax.mixture.conditioning import conditioned
+from marginax.mixture.maximization import improved
 from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS, Design, Rows
-from marginax.mixture.starts import starting_values
+from marginax.mixture.modes import unbounded, with_modes
+from marginax.mixture.starts import starting_labels
 
 METHODS = ("map", "vi", "nuts")
+MANY = 10**6
+"""Numbers that L-BFGS handles for all starts at once at most; for more, the best start alone."""
 MOST_CORRELATED = 150
 """Up to so many numbers the variational posterior is a normal with any covariance; beyond, they are independent."""
 STEPS_OF_VI = 3000
@@ -106,7 +113,7 @@ def fit(design: Design, rows: Rows, settings: Settings) -> Fit:
     """
     with jax.enable_x64(True):
         rows = jax.tree.map(jnp.asarray, rows)
-        found = _most_probable(_with_modes(design), rows, settings)
+        found = _most_probable(design, rows, settings)
         if settings.method == "vi":
             found = _variational(design, rows, settings, found)
         elif settings.method == "nuts":
@@ -124,18 +131,6 @@ def _heard() -> Iterator[list[Any]]:
         yield heard
 
 
-def _with_modes(design: Design) -> Design:
-    """With Dirichlet priors that have a mode: one below 1 is infinite where a share is zero."""
-    priors = {}
-    for site, parameter in design.priors.items():
-        prior = parameter.prior
-        if isinstance(prior, dist.Dirichlet):
-            concentration = jnp.maximum(jnp.asarray(prior.concentration), 1.0)
-            parameter = parameter._replace(prior=dist.Dirichlet(concentration))
-        priors[site] = parameter
-    return replace(design, priors=priors)
-
-
 def _inside(point: Mapping[str, np.ndarray], design: Design) -> dict[str, np.ndarray]:
     """Where sampling begins: at the optimum, but for shares of zero, which a sampler could not leave."""
     found = {}
@@ -147,34 +142,47 @@ def _inside(point: Mapping[str, np.ndarray], design: Design) -> dict[str, np.nda
 
 
 def _most_probable(design: Design, rows: Rows, settings: Settings) -> Fit:
-    starts = starting_values(
+    """Starts by k-means, brought near their optima by expectation-maximisation, there by L-BFGS.
+
+    Of a large table only the best of them goes the last part of the way.
+    """
+    searched = with_modes(design)
+    cells, observed = np.asarray(rows.cells), rows.observed
+    labels = starting_labels(
         design,
-        np.asarray(rows.cells),
-        None if rows.observed is None else np.asarray(rows.observed),
+        cells,
+        None if observed is None else np.asarray(observed),
         settings.starts,
         settings.seed,
     )
-    guide = AutoDelta(design.model)
-    svi = SVI(design.model, guide, "lbfgs", TraceEnum_ELBO())
+    near = improved(searched, rows, labels, settings.progress)
+    ends, values = ranked(near.losses), near.values
+    last = settings.starts if cells.size * settings.starts * design.components <= MANY else 1
+    if last == 1:
+        values = {name: value[ends.best] for name, value in values.items()}
+    guide = AutoDelta(searched.model)
+    optimiser = conditioned(optax.lbfgs(), searched, rows, last, "_auto_loc")
     with _heard():  # what it would say is said below, in this package's words
-        result = svi.run(
+        result = SVI(searched.model, guide, optimiser, TraceEnum_ELBO()).run(
             jax.random.key(settings.seed),
             settings.max_iter,
             rows,
-            num_restarts=settings.starts,
-            init_params={
-                f"{name}_auto_loc": value if settings.starts > 1 else value[0]
-                for name, value in starts.items()
-            },
+            num_restarts=last,
+            init_params={f"{name}_auto_loc": value for name, value in values.items()},
             progress_bar=settings.progress,
-            tolerance=max(TOLERANCE, TOLERANCE_OF_A_ROW * len(rows.cells)),
+            tolerance=max(TOLERANCE, TOLERANCE_OF_A_ROW * len(cells)),
         )
     _refuse_half_done(result)
     point = {n: np.asarray(v) for n, v in guide.median(result.params).items()}
     norms = {n.removesuffix("_auto_loc"): v for n, v in result.gradient_norms.items()}
-    restarts = "" if result.restarts is None else str(result.restarts)
-    said = tuple(_doubts(result, settings))
-    return Fit(point, _as_one_draw(point), result.losses, norms, restarts, warnings=said)
+    if result.restarts is not None:
+        ends = result.restarts
+    used = result.component_use or component_use(
+        searched.model, guide, result.params, jax.random.key(settings.seed), (rows,), {}
+    )
+    said = [*_doubts(result, ends, used, settings), *_changed_priors(design, settings)]
+    restarts = str(ends) if settings.starts > 1 else ""
+    return Fit(point, _as_one_draw(point), result.losses, norms, restarts, warnings=tuple(said))
 
 
 def _refuse_half_done(result: Any) -> None:
@@ -183,20 +191,31 @@ def _refuse_half_done(result: Any) -> None:
         raise KeyboardInterrupt
 
 
-def _doubts(result: Any, settings: Settings) -> Iterator[str]:
+def _doubts(
+    result: Any, ends: Restarts, used: Mapping[str, Any], settings: Settings
+) -> Iterator[str]:
     """What may be wrong with an optimum, in words."""
     late = result.losses[-max(len(result.losses) // 20, 2) :]
     if result.stopped == "num_steps" and late[0] - late[-1] > NEARLY:
         yield f"the fit has not converged in {settings.max_iter} iterations; raise max_iter."
-    restarts = result.restarts
-    if restarts is not None and 2 * restarts.num_reached_best < len(restarts.final):
+    if 2 * ends.num_reached_best < len(ends.final):
         yield (
-            f"only {restarts.num_reached_best} of {len(restarts.final)} starts reached the best optimum found, so that "
+            f"only {ends.num_reached_best} of {len(ends.final)} starts reached the best optimum found, so that "
             "there may be a better one; raise n_init, or take fewer components."
         )
-    for counts in result.component_use.values():
+    for counts in used.values():
         if (empty := int((np.asarray(counts) < EMPTY).sum())) > 0:
             yield f"{empty} of the {len(counts)} components have no rows; take fewer components."
+
+
+def _changed_priors(design: Design, settings: Settings) -> Iterator[str]:
+    """The most probable parameters are the result only of the method that has no posterior."""
+    if settings.method == "map" and (sites := unbounded(design)):
+        yield (
+            f"the prior of {' and '.join(sites)} is infinite at the edge of its range, where the most probable value "
+            "would always be; its concentrations below 1 were taken as 1. Methods 'vi' and 'nuts' use the prior as it "
+            "is."
+        )
 
 
 def _as_one_draw(point: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -22,7 +22,10 @@ import numpy as np
 from jax import Array
 from numpyro import distributions as dist
 
-from marginax.mixture.family import Columns, Family, Parameter, Values, means_prior, prior_width
+from marginax.mixture.columns import Columns, prior_width
+from marginax.mixture.family import Family, Parameter, Values, means_prior
+from marginax.mixture.members import Members
+from marginax.mixture.triangular import cholesky, inverse_of_lower, log_determinant
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -52,28 +55,28 @@ class Gaussian(Family):
             "precision_factors": Parameter(factor, is_shared=self.tied),
         }
 
-    def start(self, rows: np.ndarray, columns: Columns) -> dict[str, np.ndarray]:
-        means = rows.mean(0)
-        around = np.diag(columns.spread**2) * prior_width(columns)
-        deviation = rows - means
-        covariance = (deviation.T @ deviation + around) / (len(rows) + 1)
-        return {"means": means, "precision_factors": np.linalg.cholesky(np.linalg.inv(covariance))}
+    def start(self, members: Members, columns: Columns) -> dict[str, Array]:
+        covariance = members.covariance(columns)
+        if self.tied:
+            covariance = jnp.einsum("nk,kij->ij", members.shares, covariance)
+            covariance = covariance / jnp.sum(members.shares)
+        return {"means": members.mean(), "precision_factors": _factor_of_inverse(covariance)}
 
     def prepare(self, values: Values, patterns: Any) -> dict[str, Any]:
         factors = values["precision_factors"]
         count = factors.shape[-1]
         if patterns is None:
             whitening = jnp.swapaxes(factors, -1, -2)[..., None, :, :]
-            log_volume = -_log_determinant(whitening)
+            log_volume = -log_determinant(whitening)
             number = jnp.asarray(count)
         else:
-            inverse = _inverse_of_lower(factors)
+            inverse = inverse_of_lower(factors)
             covariance = jnp.swapaxes(inverse, -1, -2) @ inverse
             there = patterns[:, :, None] & patterns[:, None, :]
             block = jnp.where(there, covariance[..., None, :, :], jnp.eye(count))
-            cholesky = _cholesky(block)
+            factor = cholesky(block)
             # The inverse of the factor once, a product for each row: rows are many, and solving is slow.
-            whitening, log_volume = _inverse_of_lower(cholesky), _log_determinant(cholesky)
+            whitening, log_volume = inverse_of_lower(factor), log_determinant(factor)
             number = jnp.sum(jnp.asarray(patterns), -1)
         log_constant = -log_volume - 0.5 * LOG_2PI * number
         return {"means": values["means"], "whitening": whitening, "log_constant": log_constant}
@@ -105,37 +108,7 @@ class Gaussian(Family):
         }
 
 
-# LAPACK's batched calls share XLA's threads; two at once wait for each other without end, so these are loops.
-
-
-def _cholesky(matrix: Array) -> Array:
-    """Column by column, of matrices in shape (..., n, n)."""
-    count = matrix.shape[-1]
-
-    def column(j: Any, factor: Array) -> Array:
-        row = jax.lax.dynamic_index_in_dim(factor, j, -2, keepdims=False)
-        own = jax.lax.dynamic_index_in_dim(matrix, j, -1, keepdims=False)
-        left = own - jnp.einsum("...ik,...k->...i", factor, row)
-        pivot = jax.lax.dynamic_index_in_dim(left, j, -1)
-        values = jnp.where(jnp.arange(count) >= j, left / jnp.sqrt(pivot), 0.0)
-        return jnp.where(jnp.arange(count) == j, values[..., None], factor)
-
-    return jax.lax.fori_loop(0, count, column, jnp.zeros_like(matrix))
-
-
-def _inverse_of_lower(factors: Array) -> Array:
-    """Row by row, of matrices in shape (..., n, n)."""
-    count = factors.shape[-1]
-
-    def row(i: Any, inverse: Array) -> Array:
-        own = jax.lax.dynamic_index_in_dim(factors, i, -2, keepdims=False)
-        unit = (jnp.arange(count) == i).astype(factors.dtype)
-        left = unit - jnp.einsum("...k,...kj->...j", own, inverse)
-        values = left / jax.lax.dynamic_index_in_dim(own, i, -1)
-        return jnp.where((jnp.arange(count) == i)[:, None], values[..., None, :], inverse)
-
-    return jax.lax.fori_loop(0, count, row, jnp.zeros_like(factors))
-
-
-def _log_determinant(triangular: Array) -> Array:
-    return jnp.sum(jnp.log(jnp.diagonal(triangular, axis1=-2, axis2=-1)), -1)
+def _factor_of_inverse(covariance: Array) -> Array:
+    """The lower Cholesky factor of the inverse: backwards, it is the inverse of a factor's transpose."""
+    backwards = cholesky(jnp.flip(covariance, (-2, -1)))
+    return jnp.flip(jnp.swapaxes(inverse_of_lower(backwards), -1, -2), (-2, -1))

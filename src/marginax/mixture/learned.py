@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from marginax.mixture.family import Columns, Family, Parameter
+from marginax.mixture.columns import Columns
+from marginax.mixture.family import Family, Parameter
 from marginax.mixture.model import Design, Group, Rows
 from marginax.mixture.priors import with_priors
 

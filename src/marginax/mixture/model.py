@@ -20,7 +20,8 @@ from numpyro.distributions import constraints
 from marginax.language.plates import plate
 from marginax.language.primitives import sample
 from marginax.language.scan import scan
-from marginax.mixture.family import Columns, Family, Parameter
+from marginax.mixture.columns import Columns
+from marginax.mixture.family import Family, Parameter
 
 COMPONENT = "component"
 ROW = "row"

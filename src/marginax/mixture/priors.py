@@ -48,7 +48,8 @@ def with_priors(defaults: Mapping[str, Parameter], stated: Any) -> dict[str, Par
         if name not in defaults:
             known = ", ".join(repr(n) for n in defaults)
             raise ValueError(f"priors names {name!r}, which is no parameter; there are: {known}.")
-        found[name] = defaults[name]._replace(prior=_fitting(name, prior, defaults[name].prior))
+        fitting = _fitting(name, prior, defaults[name].prior)
+        found[name] = defaults[name]._replace(prior=fitting, is_stated=True)
     return found
 
 

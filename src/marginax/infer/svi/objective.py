@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from numpyro.distributions.transforms import biject_to
@@ -33,6 +34,8 @@ class Objective:
     """From unconstrained parameters, a random key and a batch of data (or none) to the loss, shape ()."""
     is_deterministic: bool
     """Whether the key makes no difference."""
+    numbers: int
+    """How many it reads beside its arguments: those of the data."""
 
 
 def constrain(constraints: Mapping[str, Any], free: Mapping[str, Array]) -> dict[str, Array]:
@@ -59,7 +62,8 @@ def make_objective(loss: Callable[[Free, Any, Any], Array], *example: Any) -> Ob
         for i, v in enumerate(variables)
     ]
     (found,) = dependences(traced.jaxpr, paths)
-    return Objective(traced.call, "key" not in found)
+    numbers = sum(np.size(array) for array in traced.consts)
+    return Objective(traced.call, "key" not in found, numbers)
 
 
 def searches_along_lines(optim_state: Any) -> bool:

@@ -17,9 +17,16 @@ from jax import Array
 
 from marginax.compiled import QUICK, remembered, remembered_jit
 from marginax.infer.fingerprint import program_fingerprint
-from marginax.infer.svi.objective import Objective, check_line_search, make_objective
+from marginax.infer.svi.objective import (
+    Objective,
+    check_line_search,
+    make_objective,
+    searches_along_lines,
+)
 from marginax.infer.svi.training import CAPACITY, Stretch, SVIState, make_stretch
 
+FEW = 10**5
+"""Numbers of data times restarts up to which a search along lines, which takes few steps, is compiled quickly."""
 MOST_SHAPES = 16
 """Programs that are kept, each for batches of one shape."""
 
@@ -78,12 +85,14 @@ def training_program(
     """
     compiled: OrderedDict[Hashable, Any] = OrderedDict()
     capacity = CAPACITY if batch == () else 1
+    searches = searches_along_lines(states.optim_state[1])
 
     def make(objective: Objective, batch: Any) -> str:
         arrays, _, shapes = _split(batch)
         restarts = states.rng_key.shape[0]
         stretch = make_stretch(objective, optim, constraints, stable, restarts, capacity)
-        program = remembered(stretch, states, arrays, 0)
+        is_quick = searches and objective.numbers * restarts <= FEW
+        program = remembered(stretch, states, arrays, 0, options=QUICK if is_quick else {})
         compiled[shapes] = program.call
         if len(compiled) > MOST_SHAPES:
             compiled.popitem(last=False)

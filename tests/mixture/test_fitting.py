@@ -1,0 +1,240 @@
+"""The most probable parameters: what EM and L-BFGS find, how fast, and of which density."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import optimize, stats
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture as Theirs
+
+import marginax.distributions as dist
+from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel
+from marginax.mixture.conditioning import conditioned
+from marginax.mixture.maximization import improved
+from marginax.mixture.modes import FactorOfWishart
+
+
+def clusters(seed: int, rows: int, columns: int, components: int) -> np.ndarray:
+    """Rows of normal clusters that are thin in some direction."""
+    rng = np.random.default_rng(seed)
+    means = 4 * rng.normal(size=(components, columns))
+    roots = 0.5 * rng.normal(size=(components, columns, columns)) + np.eye(columns)
+    which = rng.integers(components, size=rows)
+    noise = rng.normal(size=(rows, columns))
+    return means[which] + np.einsum("nij,nj->ni", roots[which], noise)
+
+
+# -- expectation-maximisation
+
+
+def rounds(model: Any, X: np.ndarray) -> np.ndarray:
+    """The losses of one start, round by round."""
+    with jax.enable_x64(True), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = model.set_params(n_init=1, max_iter=1).fit(X)
+        rows = jax.tree.map(jnp.asarray, fitted.learned_.rows(fitted._read(X)))
+        labels = np.arange(len(X))[None] % model.n_components
+        return improved(fitted.learned_.design, rows, labels).losses[0]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        GaussianMixture(
+            3, covariance_type="diag", priors={"means": dist.Normal(jnp.zeros(2), 1e3).to_event(1)}
+        ),
+        HiddenMarkov(2, components="normal"),
+    ],
+)
+def test_rounds_of_em_come_near_the_optimum_from_anywhere(model: Any):
+    X = clusters(1, 300, 2, 3)
+    losses = rounds(model, X)
+    assert losses[-1] < losses[0] - 50
+    assert (np.diff(losses) <= 0).all()  # what is kept is the best so far
+
+
+def test_em_of_weights_alone_is_the_closed_form():
+    """With components that cannot move, a round is the average of the memberships."""
+    from marginax.mixture.maximization import _round
+    from marginax.mixture.model import WEIGHTS
+
+    X = clusters(2, 50, 1, 2)
+    with jax.enable_x64(True):
+        fitted = GaussianMixture(2, weight_concentration_prior=3.0, random_state=0).fit(X)
+        rows = jax.tree.map(jnp.asarray, fitted.learned_.rows(X))
+        point = {n: jnp.asarray(v) for n, v in fitted.fit_.point.items()}
+        point[WEIGHTS] = jnp.array([0.3, 0.7])
+        after, _ = _round(fitted.learned_.design, rows, point)
+    sd = np.asarray(point["precision_factors"])[:, 0, 0] ** -1
+    cells, means = np.asarray(rows.cells), np.asarray(point["means"])[:, 0]
+    joint = np.array([0.3, 0.7]) * stats.norm(means, sd).pdf(cells)
+    used = (joint / joint.sum(1, keepdims=True)).sum(0) + 2.0 + 1e-3
+    np.testing.assert_allclose(after[WEIGHTS], used / used.sum(), rtol=1e-9)
+
+
+# -- L-BFGS in coordinates of equal information
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_thin_components_are_found_in_few_iterations(kind: str):
+    X = clusters(0, 1000, 4, 3)
+    fitted = GaussianMixture(3, covariance_type=kind, priors="flat", n_init=3, random_state=0).fit(
+        X
+    )
+    theirs = Theirs(3, covariance_type=kind, n_init=3, random_state=0, tol=1e-9, max_iter=5000).fit(
+        X
+    )
+    # Their covariances have 1e-6 more on the diagonal.
+    assert fitted.score(X) >= theirs.score(X) - 1e-4
+    assert fitted.n_iter_ < 100
+
+
+@pytest.mark.parametrize("with_holes", [False, True])
+def test_the_optimum_is_where_the_gradient_is_zero(with_holes: bool):
+    rng = np.random.default_rng(0)
+    X = np.column_stack([clusters(3, 120, 2, 2), rng.poisson(5, 120)])
+    if with_holes:
+        X[rng.random(X.shape) < 0.2] = np.nan
+    model = MixtureModel(
+        2, components=[("a", "gaussian", [0, 1]), ("b", "poisson", [2])], random_state=0
+    )
+    fitted = model.fit(X)
+    for site, norms in fitted.fit_.gradient_norms.items():
+        assert norms[-1] < 0.1, site  # in nats per unit of an unconstrained number, of 120 rows
+
+
+def test_coordinates_change_where_an_optimiser_walks_but_not_what_it_is_told():
+    """One step from the same place: the loss and gradient that the search kept are those of where it came."""
+    X = clusters(4, 60, 2, 2)
+    with jax.enable_x64(True):
+        fitted = GaussianMixture(2, random_state=0).fit(X)
+        design, rows = fitted.learned_.design, jax.tree.map(jnp.asarray, fitted.learned_.rows(X))
+        from marginax import marginalize
+
+        marginal = marginalize(design.model)
+        bijections = {
+            n: dist.transforms.biject_to(p.prior.support) for n, p in design.priors.items()
+        }
+
+        def loss(free: Any) -> Any:
+            values = {n.removesuffix("_x"): v for n, v in free.items()}
+            return -marginal.log_density({n: bijections[n](v) for n, v in values.items()}, rows)
+
+        free = {
+            f"{n}_x": bijections[n].inv(jnp.asarray(v)) + 0.1 for n, v in fitted.fit_.point.items()
+        }
+        optimiser = conditioned(optax.lbfgs(), design, rows, 1, "_x")
+        value, gradient = jax.value_and_grad(loss)(free)
+
+        @jax.jit
+        def one_step(free: Any) -> Any:
+            return optimiser.update(
+                gradient, optimiser.init(free), free, value=value, grad=gradient, value_fn=loss
+            )
+
+        step, state = one_step(free)
+        after: Any = optax.apply_updates(free, step)
+        kept_value, kept = optax.tree.get(state, "value"), optax.tree.get(state, "grad")
+        assert float(loss(after)) < float(value)
+        np.testing.assert_allclose(kept_value, loss(after), rtol=1e-9)
+        for name, expected in jax.grad(loss)(after).items():
+            np.testing.assert_allclose(kept[name], expected, atol=1e-6)
+
+
+# -- which density has its maximum there
+
+
+def test_the_mode_of_a_covariance_does_not_depend_on_the_order_of_the_columns():
+    X = clusters(5, 40, 3, 2)
+    order = [2, 0, 1]
+    one = GaussianMixture(2, random_state=0).fit(X)
+    other = GaussianMixture(2, random_state=0).fit(X[:, order])
+    np.testing.assert_allclose(
+        one.covariances_[:, order][:, :, order], other.covariances_, rtol=1e-3
+    )
+
+
+def test_of_one_column_all_kinds_of_covariance_are_the_same():
+    X = clusters(6, 30, 1, 2)
+    full = GaussianMixture(2, random_state=0).fit(X)
+    diag = GaussianMixture(2, covariance_type="diag", random_state=0).fit(X)
+    spherical = GaussianMixture(2, covariance_type="spherical", random_state=0).fit(X)
+    np.testing.assert_allclose(full.covariances_[:, 0], diag.covariances_, rtol=1e-3)
+    np.testing.assert_allclose(diag.covariances_[:, 0], spherical.covariances_, rtol=1e-3)
+
+
+def test_the_density_of_a_factor_is_that_of_the_wishart_matrix():
+    scale = np.array([[2.0, 0.0], [0.5, 1.0]])
+    factors = np.array([[[1.0, 0.0], [0.3, 0.7]], [[0.2, 0.0], [-1.0, 3.0]]])
+    ours = FactorOfWishart(5.0, scale_tril=jnp.asarray(scale)).log_prob(jnp.asarray(factors))
+    theirs = [stats.wishart(5, scale @ scale.T).logpdf(f @ f.T) for f in factors]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_a_single_normals_covariance_has_the_wishart_mode_in_closed_form():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 2)) @ [[1.0, 0.0], [0.8, 0.3]]
+    Z = (X - X.mean(0)) / X.std(0)
+    fitted = GaussianMixture(1, random_state=0).fit(X)
+    # Means first: the prior Normal(0, 3) is around the mean itself, which is the mode. Then
+    # |P|^((n + v - d - 1) / 2) exp(-tr P (S + V) / 2), v = d + 2, is largest at P^-1 = (S + V) / (n + 1).
+    expected = (Z.T @ Z + 0.2 * np.eye(2)) / (30 + 1)
+    units = np.outer(X.std(0), X.std(0))
+    np.testing.assert_allclose(fitted.covariances_[0] / units, expected, rtol=1e-4)
+
+
+def test_a_prior_that_is_infinite_at_its_edge_is_taken_as_flat_there_and_that_is_said():
+    X = clusters(7, 60, 1, 2)
+    flat = GaussianMixture(2, random_state=0).fit(X)
+    with pytest.warns(ConvergenceWarning, match="prior of weights is infinite at the edge"):
+        sparse = GaussianMixture(2, weight_concentration_prior=0.1, random_state=0).fit(X)
+    np.testing.assert_allclose(sparse.weights_, flat.weights_, atol=1e-4)
+    counts = np.random.default_rng(0).binomial(1, [0.5, 1.0], size=(60, 2)).astype(float)
+    prior = {"probs": dist.Beta(jnp.full(2, 0.5), jnp.full(2, 0.5)).to_event(1)}
+    with pytest.warns(ConvergenceWarning, match="prior of probs is infinite"):
+        edge = MixtureModel(1, components="bernoulli", priors=prior, random_state=0).fit(counts)
+    np.testing.assert_allclose(edge.parameters_["probs"][0], counts.mean(0), atol=1e-3)
+
+
+def test_a_sparse_chain_does_not_run_into_a_corner():
+    rng = np.random.default_rng(0)
+    X = (5.0 * np.repeat([0, 1, 0, 1], 25) + rng.normal(size=100))[:, None]
+    rows = dist.Dirichlet(jnp.full((2, 2), 0.2)).to_event(1)
+    with pytest.warns(ConvergenceWarning, match="prior of transitions"):
+        fitted = HiddenMarkov(2, priors={"transitions": rows}, random_state=0).fit(X)
+    stay = np.diag(fitted.parameters_["transitions"])
+    # 49 of 50 and 48 of 49 steps stay, if the states are those that were drawn.
+    assert ((stay > 0.9) & (stay < 0.999)).all()
+
+
+# -- priors of one's own
+
+
+def test_means_are_kept_inside_of_a_priors_range():
+    X = clusters(8, 80, 2, 2)
+    prior = dist.Uniform(jnp.zeros(2), jnp.full(2, 10.0)).to_event(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = GaussianMixture(2, priors={"means": prior}, random_state=0).fit(X)
+    standardised = (fitted.means_ - X.mean(0)) / X.std(0)
+    assert (standardised >= -1e-9).all()
+
+
+def test_the_optimum_with_a_prior_of_ones_own_is_scipys():
+    rng = np.random.default_rng(1)
+    X = rng.poisson(4.0, size=(25, 1)).astype(float)
+    prior = dist.LogNormal(jnp.zeros(1), 0.1).to_event(1)
+    fitted = MixtureModel(1, components="poisson", priors={"rates": prior}, random_state=0).fit(X)
+
+    def loss(rate: float) -> float:
+        return -stats.poisson(rate).logpmf(X).sum() - stats.lognorm(0.1).logpdf(rate)
+
+    best = optimize.minimize_scalar(
+        loss, bounds=(0.1, 10), method="bounded", options={"xatol": 1e-10}
+    )
+    np.testing.assert_allclose(fitted.parameters_["rates"], [[best.x]], rtol=1e-4)
