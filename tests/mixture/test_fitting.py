@@ -13,9 +13,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Theirs
 
 import marginax.distributions as dist
+from marginax import marginalize
 from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel
 from marginax.mixture.conditioning import conditioned
-from marginax.mixture.maximization import improved
+from marginax.mixture.fitting import is_exchangeable
+from marginax.mixture.learned import kept_of
+from marginax.mixture.maximization import _round, improved
+from marginax.mixture.model import WEIGHTS, Design
 from marginax.mixture.modes import FactorOfWishart
 
 
@@ -29,17 +33,23 @@ def clusters(seed: int, rows: int, columns: int, components: int) -> np.ndarray:
     return means[which] + np.einsum("nij,nj->ni", roots[which], noise)
 
 
+def design_of(model: Any, X: np.ndarray) -> Design:
+    """What a model would fit."""
+    cells = model._read(X, learn=True)
+    model._learn(*kept_of(cells, model.column_names_))
+    return model.learned_.design
+
+
 # -- expectation-maximisation
 
 
 def rounds(model: Any, X: np.ndarray) -> np.ndarray:
     """The losses of one start, round by round."""
-    with jax.enable_x64(True), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = model.set_params(n_init=1, max_iter=1).fit(X)
-        rows = jax.tree.map(jnp.asarray, fitted.learned_.rows(fitted._read(X)))
+    with jax.enable_x64(True):
+        design = design_of(model, X)
+        rows = jax.tree.map(jnp.asarray, model.learned_.rows(X))
         labels = np.arange(len(X))[None] % model.n_components
-        return improved(fitted.learned_.design, rows, labels).losses[0]
+        return improved(design, rows, labels).losses[0]
 
 
 @pytest.mark.parametrize(
@@ -60,9 +70,6 @@ def test_rounds_of_em_come_near_the_optimum_from_anywhere(model: Any):
 
 def test_em_of_weights_alone_is_the_closed_form():
     """With components that cannot move, a round is the average of the memberships."""
-    from marginax.mixture.maximization import _round
-    from marginax.mixture.model import WEIGHTS
-
     X = clusters(2, 50, 1, 2)
     with jax.enable_x64(True):
         fitted = GaussianMixture(2, weight_concentration_prior=3.0, random_state=0).fit(X)
@@ -114,8 +121,6 @@ def test_coordinates_change_where_an_optimiser_walks_but_not_what_it_is_told():
     with jax.enable_x64(True):
         fitted = GaussianMixture(2, random_state=0).fit(X)
         design, rows = fitted.learned_.design, jax.tree.map(jnp.asarray, fitted.learned_.rows(X))
-        from marginax import marginalize
-
         marginal = marginalize(design.model)
         bijections = {
             n: dist.transforms.biject_to(p.prior.support) for n, p in design.priors.items()
@@ -231,10 +236,65 @@ def test_the_optimum_with_a_prior_of_ones_own_is_scipys():
     prior = dist.LogNormal(jnp.zeros(1), 0.1).to_event(1)
     fitted = MixtureModel(1, components="poisson", priors={"rates": prior}, random_state=0).fit(X)
 
-    def loss(rate: float) -> float:
-        return -stats.poisson(rate).logpmf(X).sum() - stats.lognorm(0.1).logpdf(rate)
+    likelihood, density = stats.poisson, stats.lognorm(0.1)
 
-    best = optimize.minimize_scalar(
-        loss, bounds=(0.1, 10), method="bounded", options={"xatol": 1e-10}
-    )
+    def loss(rate: float) -> float:
+        return float(-likelihood.logpmf(X, rate).sum() - density.logpdf(rate))
+
+    best: Any = optimize.minimize_scalar(loss, bounds=(0.1, 10), method="bounded")
     np.testing.assert_allclose(fitted.parameters_["rates"], [[best.x]], rtol=1e-4)
+
+
+# -- numbers of components
+
+
+def test_components_are_numbered_by_falling_weight_whatever_the_method():
+    X = np.concatenate([np.zeros((30, 1)), np.full((60, 1), 9.0)]) + np.random.default_rng(
+        0
+    ).normal(size=(90, 1))
+    for method in ("map", "vi"):
+        fitted = GaussianMixture(2, method=method, random_state=0).fit(X)
+        assert fitted.predict([[9.0], [0.0]]).tolist() == [0, 1]
+        assert (np.diff(fitted.posterior_["weights"].mean(0)) < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("prior", "expected"),
+    [
+        (None, True),
+        (dist.Dirichlet(jnp.array([2.0, 2.0, 2.0])), True),
+        (dist.Dirichlet(jnp.array([50.0, 1.0, 1.0])), False),
+        (dist.Dirichlet(jnp.array([1.0, 1.0, 2.0])), False),
+    ],
+)
+def test_priors_that_tell_components_apart_are_noticed(prior: Any, expected: bool):
+    X = clusters(9, 60, 1, 3)
+    priors = None if prior is None else {"weights": prior}
+    assert is_exchangeable(design_of(GaussianMixture(3, priors=priors), X)) == expected
+
+
+@pytest.mark.parametrize(("diagonal", "expected"), [([2.0, 2.0], True), ([9.0, 2.0], False)])
+def test_transitions_may_prefer_states(diagonal: list[float], expected: bool):
+    X = clusters(9, 60, 1, 2)
+    rows = dist.Dirichlet(jnp.ones((2, 2)) + jnp.diag(jnp.array(diagonal))).to_event(1)
+    assert is_exchangeable(design_of(HiddenMarkov(2, priors={"transitions": rows}), X)) == expected
+
+
+def test_where_priors_tell_components_apart_their_numbers_stay():
+    X = np.concatenate([np.zeros((80, 1)), np.full((20, 1), 9.0)]) + np.random.default_rng(
+        0
+    ).normal(size=(100, 1))
+    prior = dist.Dirichlet(jnp.array([1.0, 300.0]))
+    options = {
+        "priors": {"weights": prior},
+        "n_draws": 100,
+        "n_warmup": 100,
+        "n_chains": 2,
+        "random_state": 0,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = GaussianMixture(2, method="nuts", **options).fit(X)
+    assert fitted.weights_[1] > 0.7
+    assert fitted.posterior_["weights"].mean(0)[1] > 0.7
+    assert fitted.fit_.relabelled == ""

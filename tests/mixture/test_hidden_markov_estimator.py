@@ -1,12 +1,15 @@
 """The hidden Markov estimator against forward-backward and Viterbi in NumPy."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.base import clone
 
 from marginax.mixture import HiddenMarkov
+from marginax.mixture.selection import occupied
 
 LENGTHS = [70, 1, 49]
 
@@ -100,6 +103,47 @@ def test_a_series_is_drawn_whole(fitted: HiddenMarkov):
 def test_lengths_that_do_not_fit_are_refused(fitted: HiddenMarkov, lengths: Any):
     with pytest.raises(ValueError, match="lengths must be whole numbers.*120 rows"):
         fitted.predict_proba(CELLS, lengths=lengths)
+
+
+def test_with_a_posterior_draws_weigh_what_the_rows_before_say_of_them(fitted: HiddenMarkov):
+    """Log p(series) = log mean_draws p(series | draw), row by row and in every series."""
+    rng = np.random.default_rng(1)
+    draws = {name: np.repeat(value, 5, 0) for name, value in fitted.fit_.draws.items()}
+    draws["means"] = draws["means"] + 0.5 * rng.normal(size=draws["means"].shape)
+    draws["transitions"] = rng.dirichlet([2.0, 2.0], size=(5, 2))
+    found = HiddenMarkov(2, components="normal", n_init=2, random_state=0)
+    vars(found).update(vars(fitted))
+    found._predictors = {}
+    found.fit_ = replace(fitted.fit_, draws=draws)
+    smoothed, ahead = [], []
+    for s in range(5):
+        parameters = {name: value[s] for name, value in found.posterior_.items()}
+        parts = np.split(CELLS, np.cumsum(LENGTHS)[:-1])
+        answers = [by_numpy(part, parameters) for part in parts]
+        smoothed.append(np.concatenate([a[0] for a in answers]))
+        ahead.append(np.concatenate([np.cumsum(a[1]) for a in answers]))  # from each beginning
+    cumulated = np.log(np.mean(np.exp(ahead), axis=0))
+    first = np.cumsum([0, *LENGTHS[:-1]])
+    expected = np.diff(cumulated, prepend=0.0)
+    expected[first] = cumulated[first]
+    scores = found.score_samples(CELLS, lengths=LENGTHS)
+    np.testing.assert_allclose(scores, expected, rtol=1e-7)
+    mean, std = found.predict_proba(CELLS, lengths=LENGTHS, return_std=True)
+    np.testing.assert_allclose(mean, np.mean(smoothed, axis=0), atol=1e-7)
+    np.testing.assert_allclose(std, np.std(smoothed, axis=0), atol=1e-6)
+    np.testing.assert_array_equal(found.predict(CELLS, lengths=LENGTHS), mean.argmax(1))
+    membership = found.membership(CELLS, lengths=LENGTHS)
+    np.testing.assert_allclose(membership.log_density, scores)
+    np.testing.assert_allclose(found.transform(CELLS, lengths=LENGTHS), mean)
+    densities = found.log_densities(CELLS, lengths=LENGTHS)
+    np.testing.assert_allclose(densities[:, first], np.array(ahead)[:, first], rtol=1e-7)
+    assert occupied(found, CELLS, lengths=LENGTHS) == 2
+
+
+def test_fitting_and_predicting_at_once_takes_series(fitted: HiddenMarkov):
+    fresh: Any = clone(fitted)
+    both = fresh.fit_predict(CELLS, lengths=LENGTHS)
+    np.testing.assert_array_equal(both, fitted.predict(CELLS, lengths=LENGTHS))
 
 
 @pytest.mark.slow

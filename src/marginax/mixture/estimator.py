@@ -217,7 +217,17 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
         return state
 
     def membership(self, X: Any) -> Membership:
-        """Everything that is said of rows, in one pass: probabilities, their spread over the posterior, log density."""
+        """Everything that is said of rows, in one pass.
+
+        Parameters
+        ----------
+        X : array or frame, shape (rows, columns)
+
+        Returns
+        -------
+        Membership
+            Probabilities, their standard deviation over the posterior, log density.
+        """
         return self._membership(X)
 
     def warm_up(self, sizes: Sequence[int]) -> None:
@@ -251,7 +261,14 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
         array of int, shape (rows,)
             Components are numbered by falling weight.
         """
-        return self._membership(X).probabilities.argmax(1)
+        return self._components(X)
+
+    def _components(self, X: Any, lengths: Any = None) -> np.ndarray:
+        check_is_fitted(self)
+        predictor = self._predictor()
+        if predictor.gives_paths:
+            return predictor.path(self.learned_.rows(self._read(X), lengths))
+        return self._membership(X, lengths=lengths).probabilities.argmax(1)
 
     def predict_proba(self, X: Any, *, return_std: bool = False, as_frame: bool = False) -> Any:
         """The probability of each component for each row, exactly, averaged over the posterior draws.
@@ -349,10 +366,12 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
         array, shape (draws, rows)
             In nats, in the units of the table.
         """
+        return self._log_densities(X)
+
+    def _log_densities(self, X: Any, lengths: Any = None) -> np.ndarray:
         cells = self._read(X)
-        return self._predictor().log_densities(self.learned_.rows(cells)) - self.learned_.log_units(
-            cells
-        )
+        found = self._predictor().log_densities(self.learned_.rows(cells, lengths))
+        return found - self.learned_.log_units(cells)
 
     # -- what was found
 

@@ -27,7 +27,14 @@ from marginax.infer.svi.components import component_use
 from marginax.infer.svi.restarts import Restarts, ranked
 from marginax.mixture.conditioning import conditioned
 from marginax.mixture.maximization import improved
-from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS, Design, Rows
+from marginax.mixture.model import (
+    INITIAL,
+    TRANSITIONS,
+    WEIGHTS,
+    Design,
+    Rows,
+    in_the_long_run,
+)
 from marginax.mixture.modes import unbounded, with_modes
 from marginax.mixture.starts import starting_labels
 
@@ -53,6 +60,8 @@ DEEPEST = 2**10 - 1
 """Steps after which NUTS ends a trajectory."""
 CUT_OFF = 0.01
 """Part of the trajectories that may end so without a word."""
+FEW_DRAWS = 8
+"""Of a prior, to see whether it has a preference."""
 LEAST_SHARE = 0.01
 """Of all components together, at least, where sampling begins."""
 APART = 0.1
@@ -118,7 +127,7 @@ def fit(design: Design, rows: Rows, settings: Settings) -> Fit:
             found = _variational(design, rows, settings, found)
         elif settings.method == "nuts":
             found = _sampled(design, rows, settings, found)
-    return _numbered(design, found)
+        return _numbered(design, found)
 
 
 @contextmanager
@@ -264,7 +273,7 @@ def _sampled(design: Design, rows: Rows, settings: Settings, found: Fit) -> Fit:
     said += _troubles(mcmc.get_extra_fields())
     relabelled = ""
     by_chain = {n: np.asarray(v) for n, v in mcmc.get_samples(group_by_chain=True).items()}
-    if design.components > 1:
+    if design.components > 1 and is_exchangeable(design):
         from marginax.infer import relabel
 
         renamed = relabel(
@@ -339,13 +348,41 @@ def _numbered_axes(design: Design) -> dict[str, int | tuple[int, ...]]:
 
 
 def _numbered(design: Design, found: Fit) -> Fit:
-    """Components numbered by falling weight, alike at the point and in the draws."""
-    if found.relabelled:
-        return replace(found, point=renumbered(design, found.point, _matched(design, found), 0))
-    share = found.point[WEIGHTS] if not design.is_chain else _stationary(found.point[TRANSITIONS])
-    order = np.argsort(-share, kind="stable")
-    point = renumbered(design, found.point, order, 0)
-    return replace(found, point=point, draws=renumbered(design, found.draws, order, 1))
+    """Components numbered by falling weight, alike at the point and in the draws; not if priors tell them apart."""
+    if not is_exchangeable(design):
+        return found
+    order = np.argsort(-_shares(design, found.draws).mean(0), kind="stable")
+    found = replace(found, draws=renumbered(design, found.draws, order, 1))
+    order = _matched(design, found) if found.relabelled else order
+    return replace(found, point=renumbered(design, found.point, order, 0))
+
+
+def _shares(design: Design, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How much of the rows each component has, of a chain in the long run."""
+    return in_the_long_run(values[TRANSITIONS]) if design.is_chain else values[WEIGHTS]
+
+
+def is_exchangeable(design: Design) -> bool:
+    """Whether the components may be numbered in any way, as far as the priors know.
+
+    Parameters of one component have one prior for all; what says which component may prefer some of them. A swap of two
+    and a shift of all generate every renumbering.
+    """
+    if design.components == 1:
+        return True
+    count = np.arange(design.components)
+    swap = np.concatenate([[1, 0], count[2:]])
+    for site in design.outer:
+        prior = design.priors[site].prior
+        if isinstance(prior, dist.ImproperUniform):
+            continue
+        draws = {site: np.asarray(prior.sample(jax.random.key(0), (FEW_DRAWS,)))}
+        before = prior.log_prob(draws[site])
+        for order in (swap, np.roll(count, 1)):
+            after = prior.log_prob(renumbered(design, draws, order, 1)[site])
+            if not np.allclose(before, after, rtol=1e-5, atol=1e-5):
+                return False
+    return True
 
 
 def _matched(design: Design, found: Fit) -> np.ndarray:
@@ -374,8 +411,3 @@ def renumbered(
             value = np.take(value, order, leading)
         found[name] = value
     return found
-
-
-def _stationary(transitions: np.ndarray) -> np.ndarray:
-    """In the long run, the share of each state."""
-    return np.linalg.matrix_power(transitions, 10_000).mean(0)

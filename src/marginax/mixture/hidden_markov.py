@@ -12,6 +12,7 @@ from marginax.mixture.estimator import Estimator
 from marginax.mixture.family import Family, Parameter
 from marginax.mixture.mixture_model import groups_of
 from marginax.mixture.model import INITIAL, TRANSITIONS
+from marginax.mixture.prediction import Membership
 
 
 class HiddenMarkov(Estimator):
@@ -137,10 +138,23 @@ class HiddenMarkov(Estimator):
         -------
         array of int, shape (rows,)
         """
-        cells = self._read(X)
-        if self.method == "map":
-            return self._predictor().path(self.learned_.rows(cells, lengths))
-        return self._membership(X, lengths=lengths).probabilities.argmax(1)
+        return self._components(X, lengths)
+
+    def fit_predict(self, X: Any, y: Any = None, *, lengths: Any = None) -> np.ndarray:
+        """Fit, and the states of rows, as `predict` gives them."""
+        return self.fit(X, y, lengths=lengths).predict(X, lengths=lengths)
+
+    def membership(self, X: Any, *, lengths: Any = None) -> Membership:
+        """As `GaussianMixture.membership`, of series."""
+        return self._membership(X, lengths=lengths)
+
+    def transform(self, X: Any, *, lengths: Any = None) -> np.ndarray:
+        """`predict_proba`, for pipelines."""
+        return self._membership(X, lengths=lengths).probabilities
+
+    def log_densities(self, X: Any, *, lengths: Any = None) -> np.ndarray:
+        """The log density of each row given the rows of its series before it, at each draw, shape (draws, rows)."""
+        return self._log_densities(X, lengths)
 
     def predict_proba(
         self, X: Any, *, lengths: Any = None, return_std: bool = False, as_frame: bool = False
@@ -149,7 +163,22 @@ class HiddenMarkov(Estimator):
         return self._probabilities(X, lengths, return_std, as_frame)
 
     def score_samples(self, X: Any, *, lengths: Any = None) -> np.ndarray:
-        """The log density of each row given the rows of its series before it, shape (rows,)."""
+        """The log density of each row given the rows of its series before it.
+
+        With a posterior it is averaged over the draws, each of which weighs as much as the rows before are likely under
+        it; so the sum over a series is the log of the average density of the whole series.
+
+        Parameters
+        ----------
+        X : array or frame, shape (rows, columns)
+        lengths : sequence of int, optional
+            As for `fit`.
+
+        Returns
+        -------
+        array, shape (rows,)
+            In nats, in the units of the table.
+        """
         return self._membership(X, lengths=lengths).log_density
 
     def score(self, X: Any, y: Any = None, *, lengths: Any = None) -> float:

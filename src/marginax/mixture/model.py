@@ -26,6 +26,8 @@ from marginax.mixture.family import Family, Parameter
 COMPONENT = "component"
 ROW = "row"
 WEIGHTS, INITIAL, TRANSITIONS = "weights", "initial", "transitions"
+VERY_LONG = 2**30
+"""Steps after which a chain has forgotten where it began."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +139,12 @@ class Design:
 
     def _is_own(self, site: str) -> bool:
         return site not in self.outer and not self.priors[site].is_shared
+
+
+def in_the_long_run(transitions: np.ndarray) -> np.ndarray:
+    """The share of each state of chains, shape (..., states), wherever they begin."""
+    found = np.linalg.matrix_power(transitions, VERY_LONG).mean(-2)
+    return found / found.sum(-1, keepdims=True)
 
 
 class Row(dist.Distribution):

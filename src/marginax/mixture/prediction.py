@@ -37,7 +37,7 @@ class Membership(NamedTuple):
     spread: np.ndarray
     """Shape (rows, components): the standard deviation of that probability over the draws."""
     log_density: np.ndarray
-    """Shape (rows,): of the row, averaged over the draws; in a chain, given all rows before."""
+    """Shape (rows,): of the row, averaged over the draws; in a chain, given all rows of its series before."""
 
 
 class Predictor:
@@ -93,8 +93,19 @@ class Predictor:
                 found.append(np.asarray(densities)[:, : len(piece.cells)])
         return np.concatenate(found, axis=1)
 
+    def components(self, rows: Rows, probabilities: np.ndarray) -> np.ndarray:
+        """The component of each row, shape (rows,): the most probable; in a chain at one draw, the best path."""
+        return self.path(rows) if self.gives_paths else probabilities.argmax(1)
+
+    @property
+    def gives_paths(self) -> bool:
+        """Whether rows are assigned together: in a chain, at one draw of the parameters."""
+        return self.design.is_chain and len(next(iter(self.draws.values()))) == 1
+
     def path(self, rows: Rows) -> np.ndarray:
         """Of a chain the most probable states taken together (Viterbi), at the first draw, shape (rows,)."""
+        if len(rows.cells) == 0:
+            return np.zeros(0, int)
         first = {name: value[0] for name, value in self.draws.items()}
         marginal = marginalize(self.design.model)
         with jax.enable_x64(True):
@@ -160,7 +171,7 @@ class Predictor:
             ]
             for rows in (full, *kinds):
                 self.membership(rows)
-                if self.design.is_chain and len(next(iter(self.draws.values()))) == 1:
+                if self.gives_paths:
                     self.path(rows)
             self.sample(size, 0)
 
@@ -236,9 +247,10 @@ class Predictor:
         number = len(next(iter(draws.values())))
 
         def one(values: Any) -> tuple[Any, Any]:
-            return marginal.posterior(values, rows)[COMPONENT], marginal.pointwise(values, rows)[
-                ROW
-            ]
+            density = marginal.pointwise(values, rows)[ROW]
+            if self.design.is_chain:
+                density = _of_all_before(density, rows.begins)
+            return marginal.posterior(values, rows)[COMPONENT], density
 
         def step(carry: Any, some: Any) -> tuple[Any, None]:
             """Mean and squares of two sets of draws become those of both (Chan, Golub and LeVeque, 1979)."""
@@ -262,7 +274,11 @@ class Predictor:
         if whole < number:
             carry, _ = step(carry, {n: v[whole:] for n, v in draws.items()})
         _, mean, squares, log_sum = carry
-        return mean, jnp.sqrt(squares / number), log_sum - jnp.log(number)
+        density = log_sum - jnp.log(number)
+        if self.design.is_chain:
+            before = jnp.where(rows.begins, 0.0, jnp.roll(density, 1))
+            density = density - before
+        return mean, jnp.sqrt(squares / number), density
 
     def _program(self, kind: str, function: Any, *example: Any) -> Any:
         """A compiled function; ways to ask that differ only in numbers share one."""
@@ -273,3 +289,14 @@ class Predictor:
             if key not in self._programs:
                 self._programs[key] = remembered_jit(function, *example)
             return self._programs[key]
+
+
+def _of_all_before(density: Any, begins: Any) -> Any:
+    """Log densities of rows given those before, shape (rows,), summed from the beginning of each series.
+
+    Draws of the parameters weigh as much as what a series has been so far is likely under them: averaged over the
+    posterior are therefore these, and their ratio is the density of a row given those before.
+    """
+    total = jnp.cumsum(density)
+    first = jax.lax.cummax(jnp.where(begins, jnp.arange(len(density)), 0))
+    return total - total[first] + density[first]

@@ -206,7 +206,7 @@ def leave_one_out(estimator: Estimator, X: Any) -> tuple[np.ndarray, np.ndarray]
     return np.asarray(each), np.asarray(pareto)
 
 
-def occupied(estimator: Estimator, X: Any, share: float = FEW) -> int:
+def occupied(estimator: Estimator, X: Any, share: float = FEW, **series: Any) -> int:
     """How many components have rows, for a fit with a sparse prior and more components than needed.
 
     Parameters
@@ -217,8 +217,10 @@ def occupied(estimator: Estimator, X: Any, share: float = FEW) -> int:
         The table.
     share : float
         Components whose expected share of the rows is smaller are empty.
+    **series
+        Of a hidden Markov model: ``lengths``.
     """
-    return int((estimator.membership(X).probabilities.mean(0) >= share).sum())
+    return int((estimator.membership(X, **series).probabilities.mean(0) >= share).sum())
 
 
 def _parsimonious(rows: list[dict[str, Any]], pointwise: np.ndarray) -> int:

@@ -156,10 +156,7 @@ def gather(estimator: Any, table: Any = None, lengths: Any = None) -> Facts:
             log_density=membership.log_density - estimator.learned_.log_units(cells)
         )
         used = len(next(iter(predictor.draws.values())))
-        if estimator._is_chain and not has_posterior:
-            states = predictor.path(rows)
-        else:
-            states = membership.probabilities.argmax(1)
+        states = predictor.components(rows, membership.probabilities)
     if lengths is None:
         lengths = [] if cells is None else [len(cells)]
     values = estimator.posterior_

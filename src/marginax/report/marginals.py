@@ -9,10 +9,10 @@ import numpy as np
 
 from marginax.mixture.family import Columnwise
 from marginax.mixture.gaussian import Gaussian
-from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS
+from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS, in_the_long_run
 from marginax.report.drawing import thinned
 from marginax.report.facts import Facts
-from marginax.report.quantities import covariances, in_the_long_run, own_values
+from marginax.report.quantities import covariances, own_values
 
 MOST_DRAWS = 60
 """Posterior draws that a curve is averaged over."""

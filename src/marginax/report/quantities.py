@@ -19,7 +19,7 @@ from marginax.mixture.families import (
     StudentT,
 )
 from marginax.mixture.gaussian import Gaussian
-from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS, Group
+from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS, Group, in_the_long_run
 from marginax.report.drawing import drawable, listed, shortened
 from marginax.report.facts import Facts
 
@@ -67,11 +67,6 @@ def outside(facts: Facts) -> list[Quantity]:
         Quantity("probability to begin here", "", facts.values[INITIAL]),
         Quantity("probability to stay", "", np.diagonal(to, axis1=-2, axis2=-1)),
     ]
-
-
-def in_the_long_run(transitions: np.ndarray) -> np.ndarray:
-    """The share of each state, shape (..., states)."""
-    return np.linalg.matrix_power(transitions, 10_000).mean(-2)
 
 
 def quantities(facts: Facts) -> list[Quantity]:

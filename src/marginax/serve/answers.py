@@ -71,9 +71,7 @@ class Answers:
         self, cells: np.ndarray, probabilities: np.ndarray, lengths: Any = None
     ) -> np.ndarray:
         """The component of each row, shape (rows,): the most probable, of a series at a point estimate the path."""
-        if self.is_series and self.draws == 1:
-            return self._predictor.path(self.learned.rows(cells, lengths))
-        return probabilities.argmax(1)
+        return self._predictor.components(self.learned.rows(cells, lengths), probabilities)
 
     def sample(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """New rows, categories by their numbers, and their components."""

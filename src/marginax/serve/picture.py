@@ -15,7 +15,7 @@ import numpy as np
 from marginax.mixture.families import Normal
 from marginax.mixture.family import Columnwise
 from marginax.mixture.gaussian import Gaussian
-from marginax.mixture.model import TRANSITIONS, WEIGHTS
+from marginax.mixture.model import TRANSITIONS, WEIGHTS, in_the_long_run
 from marginax.serve.answers import Answers
 from marginax.serve.columns import CATEGORY, NUMBER, Column
 
@@ -108,13 +108,7 @@ def weights_of(estimator: Any) -> np.ndarray:
     point = estimator.fit_.point
     if WEIGHTS in point:
         return np.asarray(point[WEIGHTS])
-    transitions = np.asarray(point[TRANSITIONS])
-    count = len(transitions)
-    # Stay the same after a step, and add up to one.
-    equations = np.vstack([transitions.T - np.eye(count), np.ones(count)])
-    found = np.linalg.lstsq(equations, np.append(np.zeros(count), 1.0), rcond=None)[0]
-    found = np.clip(found, 0, None)
-    return found / found.sum()
+    return in_the_long_run(np.asarray(point[TRANSITIONS]))
 
 
 def some_points(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
