@@ -122,7 +122,9 @@ def check_densities(learned: Learned, draws: Arrays) -> None:
                     values[name] = jnp.repeat(drawn, design.components, 0)
                 else:
                     values[name] = drawn.reshape(-1, *drawn.shape[2:])
-            prepared = group.family.of(group.family.prepare(values, None), which, 0)
+            # As rows with missing cells need it: a matrix may be one that cannot be inverted.
+            prepared = group.family.prepare(values, np.ones((1, len(group.where)), bool))
+            prepared = group.family.of(prepared, which, 0)
             total += group.family.log_prob(prepared, row[np.asarray(group.where)], None)
         return total
 
