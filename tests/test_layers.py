@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "distributions": set(),
     "handlers": {"language"},
     "optim": set(),
-    "storage": {"language"},
+    "storage": set(),
     "infer": {
         "language",
         "elimination",
@@ -50,7 +50,7 @@ MAY_IMPORT = {
     },
     "pages": set(),
     "report": {"mixture", "infer", "pages"},
-    "serve": {"", "mixture", "storage"},
+    "serve": {"", "mixture"},
     "tutorial": {"language", "marginal", "infer", "distributions", "pages"},
     "mixture": {"language", "marginal", "compiled", "infer", "storage"},
     "cli": {
@@ -92,6 +92,24 @@ def test_a_part_imports_only_what_lies_below_it(part: str):
 def test_every_part_is_in_the_table():
     parts = {p.stem if p.is_file() else p.name for p in SOURCE.iterdir()}
     assert parts - {"__init__", "__pycache__", "py"} == set(MAY_IMPORT)
+
+
+def test_contributors_are_told_the_same():
+    text = (SOURCE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text[text.index("| part |") :].partition("\n\n")[0].splitlines()[2:]
+    above: set[str] = set()
+    for row in table:
+        _, first, _, third, _ = row.split("|")
+        parts, told = (re.findall(r"`([a-z_]+)(?:/|\.py)`", cell) for cell in (first, third))
+        told = {*told, *above} if "the above" in third else {*told}
+        told -= {"elimination"} if "never `elimination/`" in third else set()
+        for place, part in enumerate(parts):
+            allowed = MAY_IMPORT[part] - {""}  # the version
+            before = set(parts[:place]) if "each other" in third else set()
+            assert allowed <= told | before, part
+            assert "the above" in third or allowed == told, part
+        above |= set(parts)
+    assert above == set(MAY_IMPORT)
 
 
 def test_the_oracle_shares_nothing_past_the_sites_with_what_it_checks():
