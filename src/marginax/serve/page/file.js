@@ -17,7 +17,7 @@ export function listen(facts) {
   const word = facts.is_series ? "steps of one series, in order" : "rows";
   byId("file-about").textContent =
     `A table of ${word}, with or without a header; its columns are found by their names, or taken in order. A cell ` +
-    `that is empty, or says NA, N/A, NaN, null or None, is missing, and summed out.` +
+    `that is empty, or says NA, N/A, NaN, null, None, ?, - or . alone, is missing, and summed out.` +
     (facts.is_series ? ` A series may have ${facts.limits.rows.toLocaleString("en")} steps.` : "");
   input.addEventListener("change", () => {
     if (input.files.length) take(input.files[0], facts);
