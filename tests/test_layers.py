@@ -1,6 +1,9 @@
 """Imports go one way: what is deep in the library knows nothing of what stands on it."""
 
 import ast
+import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -32,7 +35,7 @@ MAY_IMPORT = {
     "distributions": set(),
     "handlers": {"language"},
     "optim": set(),
-    "storage": {"language"},
+    "storage": set(),
     "infer": {
         "language",
         "elimination",
@@ -47,7 +50,7 @@ MAY_IMPORT = {
     },
     "pages": set(),
     "report": {"mixture", "infer", "pages"},
-    "serve": {"", "mixture", "storage"},
+    "serve": {"", "mixture"},
     "tutorial": {"language", "marginal", "infer", "distributions", "pages"},
     "mixture": {"language", "marginal", "compiled", "infer", "storage"},
     "cli": {
@@ -91,9 +94,47 @@ def test_every_part_is_in_the_table():
     assert parts - {"__init__", "__pycache__", "py"} == set(MAY_IMPORT)
 
 
+def test_contributors_are_told_the_same():
+    text = (SOURCE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text[text.index("| part |") :].partition("\n\n")[0].splitlines()[2:]
+    above: set[str] = set()
+    for row in table:
+        _, first, _, third, _ = row.split("|")
+        parts, told = (re.findall(r"`([a-z_]+)(?:/|\.py)`", cell) for cell in (first, third))
+        told = {*told, *above} if "the above" in third else {*told}
+        told -= {"elimination"} if "never `elimination/`" in third else set()
+        for place, part in enumerate(parts):
+            allowed = MAY_IMPORT[part] - {""}  # the version
+            before = set(parts[:place]) if "each other" in third else set()
+            assert allowed <= told | before, part
+            assert "the above" in third or allowed == told, part
+        above |= set(parts)
+    assert above == set(MAY_IMPORT)
+
+
 def test_the_oracle_shares_nothing_past_the_sites_with_what_it_checks():
     graph = {m for m in imports_of(SOURCE / "testing.py") if m.startswith("graph")}
     assert graph <= {"graph.sites", "graph.distribution_layers"}
+
+
+def test_everything_that_is_imported_is_a_declared_dependency():
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = {re.split(r"[<>=]", one)[0] for one in project["project"]["dependencies"]}
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in SOURCE.rglob("*.py")]
+    names = set()
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").split(".")[0])
+    # Polars is imported only where someone has given a frame of its own.
+    names -= {"marginax", "polars", *sys.stdlib_module_names}
+    packages = {
+        "sklearn": "scikit-learn",
+        "arviz_stats": "arviz-stats",
+        "pydantic_core": "pydantic-core",
+    }
+    assert {packages.get(name, name) for name in names} <= declared
 
 
 def test_no_private_module_of_jax_is_imported():

@@ -5,6 +5,7 @@ import io
 import re
 import warnings
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 from scipy import stats as scipy_stats
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -23,12 +25,13 @@ from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel, load, 
 from marginax.mixture.fitting import Fit
 from marginax.mixture.starts import starting_values
 from marginax.pages import Html, escaped, picture, table
-from marginax.report import write_report
+from marginax.report import convergence, write_report
 from marginax.report.chains import in_words
-from marginax.report.drawing import drawable, few, thinned
+from marginax.report.drawing import colour, drawable, few, legend, line, panels, thinned
 from marginax.report.facts import gather
 from marginax.report.marginals import densities
 from marginax.report.overview import prior_in_words
+from marginax.report.quantities import own_values
 from marginax.report.text import counted, number, percent
 
 SCRIPT, DOLLARS = "<script>alert('x')</script>", '$x_1$ & "$y$"'
@@ -250,7 +253,7 @@ def test_a_big_table_is_thinned_and_the_page_says_so(
     big = pd.concat([clusters] * 1112, ignore_index=True)
     page = Page(write_report(folder / "big.html", sampled, big))
     check(page)
-    assert "averaged over 99 of the 200 posterior draws" in page.text["top"]
+    assert "averaged over 90 of the 200 posterior draws" in page.text["top"]
     assert "This page shows another table, of 100,080 rows" in page.text["fitted"]
     assert "Of 100,080 rows 3,000 are drawn" in page.text["pairs"]
     assert "Of 100,080 rows 500 are drawn" in page.text["certainty"]
@@ -264,6 +267,53 @@ def test_warnings_are_at_the_top_or_nothing_is_amiss(folder: Path):
     page = Page(write_report(folder / "doubtful.html", model))
     assert "the fit <has> not converged." in page.text["top"]
     assert "Nothing is amiss" not in page.text["top"]
+
+
+def test_options_in_warnings_are_told_in_words(folder: Path):
+    model = begun(GaussianMixture(1), np.arange(9.0)[:, None])
+    model.warnings_ = ("there may be a better one; raise n_init, or take fewer components.",)
+    page = Page(write_report(folder / "options.html", model))
+    assert "raise the number of starts, or take fewer components" in page.text["top"]
+
+
+def test_rows_that_are_all_certain_are_not_listed(folder: Path):
+    X = np.concatenate([np.arange(9.0), 1000 + np.arange(9.0)])[:, None]
+    model = begun(GaussianMixture(2), X)
+    page = Page(write_report(folder / "certain.html", model, X))
+    check(page)
+    assert "All rows are certain" in page.text["certainty"]
+    assert "least certain. Rows" not in page.text["certainty"]
+    assert len(page.tables["certainty"]) == 1
+
+
+def test_the_loss_is_drawn_as_its_distance_to_the_best():
+    losses = 4e9 + np.array([3.0, 0.5, 0.0])
+    model = begun(GaussianMixture(1), np.arange(9.0)[:, None])
+    model.fit_ = replace(model.fit_, losses=losses)
+    with patch("marginax.report.convergence.drawn") as drawn:
+        convergence.section(gather(model))
+    figure = drawn.call_args[0][0]
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), losses - 4e9)
+    assert axes.yaxis.get_offset_text().get_text() == ""
+
+
+@pytest.mark.parametrize("width", [6.4, 10.1])
+def test_a_legend_stays_inside_of_its_picture(width: float):
+    figure, (axes,) = panels(1, width=width)
+    for k in range(10):
+        axes.plot([0, 1], [k, k], label=f"component {k}" if k else "model, all together")
+    legend(figure, axes)
+    FigureCanvasAgg(figure).draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
+def test_sixteen_components_have_colours_of_their_own_and_others_other_lines():
+    assert len({colour(k) for k in range(16)}) == 16
+    assert len({(colour(k), line(k)) for k in range(64)}) == 64
 
 
 # -- columns of many kinds, words and missing cells, the most probable parameters
@@ -519,6 +569,18 @@ def test_small_words():
 )
 def test_priors_in_words(prior: Any, words: str):
     assert prior_in_words(prior) == words
+
+
+def test_groups_whose_names_begin_alike_keep_apart(folder: Path):
+    X = np.random.default_rng(5).normal(size=(30, 2))
+    groups = [("a", "normal", [0]), ("a.b", "student_t", [1])]
+    model = begun(MixtureModel(2, components=groups), X)
+    facts = gather(model, X)
+    first, second = facts.design.groups
+    assert set(own_values(first, facts.values)) == {"means", "covariances"}
+    assert set(own_values(second, facts.values)) == {"means", "scales", "df"}
+    assert in_words(facts, "a.b.scales[1,0]") == "component 1, x1"
+    check(Page(write_report(folder / "alike.html", model, X)))
 
 
 def test_labels_in_words(mixed: Any, chain: Any, people: pd.DataFrame):

@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -209,6 +209,15 @@ def test_an_upgrade_is_no_request_for_a_socket(port: int):
             GET + b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x\r\n\r\n"
         )
         assert one_of(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_connections_that_say_nothing_do_not_keep_others_out(port: int):
+    with ExitStack() as stack:
+        for _ in range(220):
+            stack.enter_context(connected(port))
+        with connected(port) as connection:
+            connection.sendall(GET + b"\r\n")
+            assert one_of(connection).startswith(b"HTTP/1.1 200")
 
 
 def test_after_all_that_it_answers(port: int):

@@ -113,6 +113,36 @@ def test_what_has_begun_is_not_answered_twice():
     assert (status, body) == (200, b"")
 
 
+def test_more_requests_than_there_is_room_for_are_refused_and_told_when_to_come_back():
+    limited = Limited(echo, Limits(requests=2))
+
+    async def asked(body: bytes) -> tuple[dict[str, str], Any]:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return part(body)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await limited({"type": "http", "headers": []}, receive, send)
+        start = sent[0]
+        headers = {name.decode(): value.decode() for name, value in start["headers"]}
+        return {"status": start["status"], **headers}, sent[1]["body"]
+
+    async def everything() -> Any:
+        together = await asyncio.gather(*(asked(b"sleep 0.1") for _ in range(4)))
+        return together, await asked(b"later")
+
+    together, later = asyncio.run(everything())
+    assert [start["status"] for start, _ in together] == [200, 200, 503, 503]
+    start, body = together[-1]
+    assert start["retry-after"] == "1"
+    assert start["content-type"] == "application/json"
+    assert json.loads(body)["detail"][0]["field"] == "request"
+    assert later == ({"status": 200}, b"later")
+
+
 def test_so_many_are_computed_at_once_and_the_others_wait():
     running, most, lock = 0, 0, threading.Lock()
 
@@ -144,6 +174,7 @@ def test_who_waits_too_long_is_told():
         with pytest.raises(Problem, match="try again") as refused:
             await workers.run(int)
         assert refused.value.status == 503
+        assert refused.value.headers == {"retry-after": "5"}
         # One whose time is up counts until it is done.
         first.cancel()
         with pytest.raises(Problem, match="try again"):
@@ -170,10 +201,17 @@ def test_errors_of_a_computation_arrive():
         (b"LOCALHOST", "localhost"),
         (b"127.0.0.1", "127.0.0.1"),
         (b"[::1]:8000", "[::1]"),
+        # What is no name and port is no name that one could be asked as.
+        (b"[::1]evil.example", "[::1]evil.example"),
+        (b"[::1]:80evil.example", "[::1]:80evil.example"),
+        (b"localhost:evil.example", "localhost:evil.example"),
+        (b"localhost:80@evil.example", "localhost:80@evil.example"),
+        (b"evil.example/[::1]", "evil.example/[::1]"),
+        (b"localhost\xb2", "localhost\xb2"),
         (b"[::1]", "[::1]"),
-        (b"[::1", ""),
+        (b"[::1", "[::1"),
         (b"", ""),
-        (b"\xff:1", "ÿ"),
+        (b"\xff:1", "ÿ:1"),
     ],
 )
 def test_the_name_of_a_host(header: bytes, host: str):
@@ -183,12 +221,17 @@ def test_the_name_of_a_host(header: bytes, host: str):
 def test_another_host_is_refused():
     counter: Any = type("Counter", (), {"served": 0})()
     front = Front(echo, counter, ["localhost", "[::1]"])
-    for header, expected in ((b"localhost:80", 200), (b"[::1]:80", 200), (b"evil.example", 400)):
+    for header, expected in (
+        (b"localhost:80", 200),
+        (b"[::1]:80", 200),
+        (b"[::1]evil.example", 400),
+        (b"evil.example", 400),
+    ):
         status, body = asyncio.run(by_hand(front, [(b"host", header)], [part(b"hello")]))
         assert status == expected
     assert b"evil.example" in body
     assert asyncio.run(by_hand(front, [], [part(b"hello")]))[0] == 400
-    assert counter.served == 4
+    assert counter.served == 5
     assert (
         asyncio.run(by_hand(Front(echo, counter), [(b"host", b"any.where")], [part(b"")]))[0] == 200
     )

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from asking import ask, running
 from browser import Browser
 from conftest import NAMES
 
+from marginax.cli.tables import EMPTY
+from marginax.mixture import HiddenMarkov
+from marginax.serve import make_app
 from marginax.serve.page import files
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -50,6 +54,12 @@ def test_no_text_can_become_html():
         for danger in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
             assert danger not in content.decode(), path
         assert " style=" not in content.decode()
+
+
+def test_what_is_missing_in_a_file_is_missing_for_the_command_line_too():
+    content = files()["/page/cells.js"][0].decode()
+    (words,) = re.findall(r"MISSING = new Set\(\[(.*)\]\)", content)
+    assert set(re.findall(r'"(.*?)"', words)) == {word.lower() for word in EMPTY}
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +157,39 @@ def test_a_person_asks(app: Any, browser: Browser, tmp_path: Path):
             wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
             assert browser.value(wide) == 0
             assert browser.screenshot().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_page_of_a_series_speaks_of_states_and_its_tables_scroll_in_their_box(
+    browser: Browser, tmp_path: Path
+):
+    series = np.random.default_rng(0).normal(size=(30, 5)) + np.repeat([0.0, 9.0], 15)[:, None]
+    model = HiddenMarkov(2, components="normal", n_init=1, max_iter=50, random_state=0).fit(series)
+    with running(make_app(model, sizes=(16,))) as (port, _):
+        browser.open(f"http://127.0.0.1:{port}/")
+        browser.wait("document.querySelector('#plot svg')")
+        table = tmp_path / "steps.csv"
+        table.write_text("1,2,3,4,5\n?,NA,-,.,none\n")
+        browser.upload("#file", table)
+        browser.wait("document.querySelector('#file-table')")
+        assert rows(browser, "file-table")[1].startswith(
+            "2 missing missing missing missing missing"
+        )
+        for up in ("", "1"):
+            browser.choose("#up", up)
+            said = "document.querySelector('#caption').innerText.includes('curves are the states')"
+            browser.wait(said if up == "" else f"!{said}")
+            assert "component" not in browser.text().lower()
+            label = "document.querySelector('#plot svg').getAttribute('aria-label')"
+            assert browser.value(label).startswith("2 states along")
+        browser.resize(390, 900)
+        browser.wait("document.querySelector('#plot svg').clientWidth < 390")
+        box = "document.querySelector('#file-answer .wide')"
+        assert browser.value(f"{box}.scrollWidth > {box}.clientWidth")
+        assert browser.value(f"getComputedStyle({box}).overflowX") == "auto"
+        page = "document.documentElement"
+        assert browser.value(f"{page}.scrollWidth - {page}.clientWidth") == 0
+        browser.resize(1200, 900)
 
 
 @pytest.mark.slow

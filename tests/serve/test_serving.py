@@ -116,6 +116,11 @@ def test_openapi_has_the_columns_and_loads_nothing(app: Any):
     as_list, by_name = body["schema"]["properties"]["rows"]["items"]["anyOf"]
     assert list(by_name["properties"]) == NAMES
     assert as_list["minItems"] == as_list["maxItems"] == 2
+    body = described["paths"]["/sample"]["post"]["requestBody"]["content"]["application/json"]
+    assert set(body["schema"]["properties"]) == {"count", "seed"}
+    assert all("rows" in one["description"] for one in body["schema"]["properties"].values())
+    for example in body["schema"]["examples"]:
+        assert post(app, "/sample", example).status_code == 200
     text = json.dumps(described)
     for reference in set(text.split('"$ref": "#/components/schemas/')[1:]):
         assert reference.split('"')[0] in described["components"]["schemas"]

@@ -109,11 +109,10 @@ class GaussianMixture(Estimator):
         self.verbose = verbose
 
     def _families(self, names: Sequence[str]) -> list[tuple[str, Family, tuple[int, ...]]]:
-        if self.covariance_type not in COVARIANCES:
-            raise ValueError(
-                f"covariance_type must be one of {tuple(COVARIANCES)}, not {self.covariance_type!r}."
-            )
-        return [("", COVARIANCES[self.covariance_type], tuple(range(len(names))))]
+        kind = self.covariance_type
+        if not isinstance(kind, str) or kind not in COVARIANCES:
+            raise ValueError(f"covariance_type must be one of {tuple(COVARIANCES)}, not {kind!r}.")
+        return [("", COVARIANCES[kind], tuple(range(len(names))))]
 
     def _own_priors(self) -> dict[str, Parameter]:
         return weights_prior(self.n_components, self.weight_concentration_prior)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from marginax.mixture.estimator import Estimator
 from marginax.mixture.families import (
     Bernoulli,
@@ -144,8 +146,12 @@ def groups_of(components: Any, names: Sequence[str]) -> list[tuple[str, Family, 
             raise ValueError(
                 f"components: each group needs a name of its own; {name!r} is none, or was taken before."
             )
-        columns = [columns] if isinstance(columns, str | int) else list(columns)
+        columns = [columns] if isinstance(columns, str | int | np.integer) else list(columns)
         where = tuple(_number(column, names, name) for column in columns)
+        if not where:
+            raise ValueError(
+                f"components: group {name!r} has no columns; give it some, such as [{names[0]!r}], or leave it out."
+            )
         for j in where:
             if j in owner:
                 raise ValueError(
@@ -176,8 +182,10 @@ def _family(family: Any) -> Family:
 def _number(column: Any, names: Sequence[str], group: str) -> int:
     if isinstance(column, str) and column in names:
         return list(names).index(column)
-    if type(column) is int and -len(names) <= column < len(names):
-        return column % len(names)
+    if isinstance(column, int | np.integer) and not isinstance(column, bool):
+        number = int(column)
+        if -len(names) <= number < len(names):
+            return number % len(names)
     raise ValueError(
         f"components: group {group!r} names column {column!r}, which the table does not have; its columns are "
         f"{', '.join(map(repr, names))}."

@@ -8,19 +8,30 @@ it must be; a file that was made up or damaged gives a `StorageError`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 import marginax.storage as storage
 from marginax.mixture.estimator import Estimator
 from marginax.mixture.families import Categorical
 from marginax.mixture.family import Family
+from marginax.mixture.file_checks import (
+    check_columns,
+    check_counts,
+    check_densities,
+    check_lengths,
+    check_matrices,
+    check_moments,
+    check_options,
+    check_priors,
+)
 from marginax.mixture.fitting import Fit
 from marginax.mixture.gaussian_mixture import GaussianMixture
 from marginax.mixture.hidden_markov import HiddenMarkov
-from marginax.mixture.learned import check_cells
+from marginax.mixture.learned import check_cells, kept_of
 from marginax.mixture.mixture_model import FAMILIES, MixtureModel
 from marginax.mixture.priors import as_data, from_data, shape_of
 
@@ -33,7 +44,19 @@ ESTIMATORS: dict[str, type[Estimator]] = {
     "HiddenMarkov": HiddenMarkov,
 }
 _FAMILY_CLASSES = {type(family).__name__: type(family) for family in FAMILIES.values()}
-_DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError)
+_DAMAGE = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    jax.errors.JaxRuntimeError,  # as JAX says that there is no memory
+)
+LONGEST = 300
+"""Of what is said about a file, which may have put long names into it."""
 
 
 def save(path: str | os.PathLike[str], estimator: Estimator, table: Any = None) -> None:
@@ -79,11 +102,13 @@ def save(path: str | os.PathLike[str], estimator: Estimator, table: Any = None) 
     options["random_state"] = int(seed) if isinstance(seed, int | np.integer) else None
     if "components" in options:
         options["components"] = _components_as_data(options["components"], estimator)
+    options = {name: _plain(value) for name, value in options.items()}
+    check_options(options)
     about = {
         "kind": KIND,
         "version": VERSION,
         "estimator": kind,
-        "options": {name: _plain(value) for name, value in options.items()},
+        "options": options,
         "columns": list(estimator.column_names_),
         "named_columns": hasattr(estimator, "feature_names_in_"),
         "categories": {str(j): list(c) for j, c in estimator.categories_.items()},
@@ -140,30 +165,32 @@ def load(path: str | os.PathLike[str]) -> Any:
         return _estimator(arrays, about)
     except _DAMAGE as error:
         raise storage.StorageError(
-            f"{name}: it is damaged, or was not written by Marginax: {error}"
+            f"{name}: it is damaged, or was not written by Marginax: {str(error)[:LONGEST]}"
         ) from error
 
 
 def _estimator(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Estimator:
+    point = storage.group("point:", arrays)
     options = dict(about["options"])
+    check_options(options)
+    check_priors(options["priors"], sum(value.size for value in point.values()))
     options["priors"] = from_data(options["priors"])
     if "components" in options:
         options["components"] = _components(options["components"])
-    columns = tuple(about["columns"])
-    if not columns or not all(isinstance(name, str) for name in columns):
-        raise ValueError("its columns are not named.")
+    kind = ESTIMATORS[about["estimator"]]
     # Before anything of that size is made.
-    (counted,) = (arrays[n].shape[:1] for n in ("point:weights", "point:initial") if n in arrays)
-    if counted != (options["n_components"],):
-        raise ValueError(f"it says {options['n_components']!r} components, and has {counted}.")
-    square = arrays.get("point:transitions")
-    if square is not None and square.shape != 2 * counted:
-        raise ValueError(f"its table of transitions has the shape {square.shape}.")
-    estimator = ESTIMATORS[about["estimator"]](**options)
-    estimator._settings()  # are the options possible?
-    categories = {int(j): _categories(c) for j, c in about["categories"].items()}
+    check_columns(about["columns"])
+    columns = tuple(about["columns"])
+    check_counts(point, options["n_components"], kind._is_chain)
     moments = _numbers(arrays["column moments"], (2, len(columns)))
     fill = _numbers(arrays["fill"], (len(columns),))
+    check_lengths(about["lengths"], about["rows"])
+    check_moments(moments, fill, about["rows"])
+    estimator = kind(**options)
+    estimator._settings()  # are the options possible?
+    groups = estimator._families(columns)
+    check_matrices(point, groups)
+    categories = {int(j): _categories(c) for j, c in about["categories"].items()}
     estimator.column_names_, estimator.categories_ = columns, categories
     estimator._learn(moments, fill)
     estimator.n_features_in_ = len(columns)
@@ -173,6 +200,26 @@ def _estimator(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Es
     categorical = {j for g in design.groups if isinstance(g.family, Categorical) for j in g.where}
     if categories.keys() != categorical:
         raise ValueError(f"it has categories of the columns {sorted(categories)}.")
+    _check_table(fill[None], groups, columns, categories)
+    estimator.fit_ = _fit(arrays, about, estimator)
+    estimator.n_rows_ = about["rows"]
+    estimator.lengths_ = None if about["lengths"] is None else tuple(about["lengths"])
+    estimator.n_iter_ = len(estimator.fit_.losses)
+    estimator.warnings_ = estimator.fit_.warnings
+    if "table" in arrays:
+        table = arrays["table"]
+        if table.shape != (estimator.n_rows_, len(columns)) or table.dtype != np.float64:
+            raise ValueError(
+                f"its table has shape {table.shape}, of {estimator.n_rows_} rows and {len(columns)} columns."
+            )
+        _check_table(table, groups, columns, categories)
+        kept_of(table, columns)  # are its numbers such as can be computed with?
+        estimator.table_ = table
+    return estimator
+
+
+def _fit(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any], estimator: Estimator) -> Fit:
+    design = estimator.learned_.design
     shapes = {
         site: shape if outer else (estimator.n_components, *shape)
         for site, shape, outer in (
@@ -186,46 +233,37 @@ def _estimator(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> Es
         raise ValueError("it has no draws.")
     count = len(next(iter(drawn.values())))
     draws = _values(drawn, shapes, (count,))
+    chains = about["chains"]
+    if type(chains) is not int or chains < 1 or count < 1 or count % chains:
+        raise ValueError(f"its number of chains is {chains!r}, of {count} draws.")
     for site, value in point.items():
         support = design.priors[site].prior.support
         for values in (value, draws[site]):
             if not np.all(np.asarray(support(values))):
                 raise ValueError(f"its parameter {site!r} has values that are none.")
-    chains = about["chains"]
-    if type(chains) is not int or chains < 1 or count < 1 or count % chains:
-        raise ValueError(f"its number of chains is {chains!r}, of {count} draws.")
+    everything = {name: np.concatenate([point[name][None], draws[name]]) for name in point}
+    check_densities(estimator.learned_, everything)
     texts = (about["restarts"], about["relabelled"], *about["warnings"])
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("its remarks are no texts.")
     losses = _numbers(arrays["losses"], arrays["losses"].shape[:1])
     norms = {n: _numbers(v, losses.shape) for n, v in storage.group("norms:", arrays).items()}
-    estimator.fit_ = Fit(point, draws, losses, norms, texts[0], chains, tuple(texts[2:]), texts[1])
-    estimator.n_rows_ = int(about["rows"])
-    lengths = about["lengths"]
-    if lengths is not None and (
-        not all(type(n) is int and n > 0 for n in lengths) or sum(lengths) != estimator.n_rows_
-    ):
-        raise ValueError(f"its series have the lengths {lengths!r}, of {estimator.n_rows_} rows.")
-    estimator.lengths_ = None if lengths is None else tuple(lengths)
-    estimator.n_iter_ = len(losses)
-    estimator.warnings_ = estimator.fit_.warnings
-    if "table" in arrays:
-        table = np.asarray(arrays["table"], np.float64)
-        if table.shape != (estimator.n_rows_, len(columns)):
-            raise ValueError(
-                f"its table has shape {table.shape}, of {estimator.n_rows_} rows and {len(columns)} columns."
-            )
-        groups = [(g.name, g.family, g.where) for g in design.groups]
-        check_cells(table, groups, columns)
-        for j, known in categories.items():
-            if (table[:, j] >= len(known)).any():
-                raise ValueError(f"its table has a category of column {j} that there is not.")
-        estimator.table_ = table
-    return estimator
+    if not norms.keys() <= shapes.keys():
+        raise ValueError("it has gradient norms of what is no parameter.")
+    return Fit(point, draws, losses, norms, texts[0], chains, tuple(texts[2:]), texts[1])
+
+
+def _check_table(
+    table: np.ndarray, groups: Any, columns: Sequence[str], categories: Mapping[int, Any]
+) -> None:
+    check_cells(table, groups, columns)
+    for j, known in categories.items():
+        if (table[:, j] >= len(known)).any():
+            raise ValueError(f"it has a category of column {j} that there is not.")
 
 
 def _categories(given: Any) -> tuple[Any, ...]:
-    known = {(isinstance(c, bool), c) for c in given if isinstance(c, str | int | float)}
+    known = {(isinstance(c, bool), c) for c in given if isinstance(c, str | int | float) and c == c}
     if not isinstance(given, list) or not given or len(known) != len(given):
         raise ValueError("its categories are not different words, numbers or truth values.")
     return tuple(given)
@@ -240,11 +278,11 @@ def _values(
 
 
 def _numbers(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if array.shape != shape or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+    if array.shape != shape or array.dtype != np.float64 or not np.isfinite(array).all():
         raise ValueError(
-            f"an array of shape {array.shape} should be finite numbers of shape {shape}."
+            f"an array of {array.dtype}, shape {array.shape}, should be finite numbers of float64, shape {shape}."
         )
-    return np.asarray(array, np.float64)
+    return array
 
 
 def _plain(value: Any) -> Any:
@@ -272,7 +310,7 @@ def _components(data: Any) -> Any:
         return data
     if isinstance(data, dict):
         return _family(data)
-    return [(str(name), _family(family), [int(j) for j in where]) for name, family, where in data]
+    return [(name, _family(family), list(where)) for name, family, where in data]
 
 
 def _family(data: Mapping[str, Any]) -> Family:

@@ -13,7 +13,7 @@ from marginax.report.facts import Facts
 from marginax.report.overview import share_of
 from marginax.report.text import counted, paragraph, wide, without_table
 
-CLEAR = 0.95
+CLEAR, CERTAIN = 0.95, 0.9995
 MOST_POINTS = 500
 LEAST_CERTAIN = 20
 MOST_COLUMNS = 8
@@ -55,6 +55,15 @@ def section(facts: Facts) -> list[str]:
             else "How far these probabilities are themselves uncertain is not known, as there is no posterior.",
         ),
         _sorted(facts, most[order], uncertainty[order], largest[order]),
+    ]
+    if most[order[0]] > CERTAIN:
+        parts.append(
+            paragraph(
+                f"All rows are certain: each is in its {facts.word} with a probability of more than 0.999."
+            )
+        )
+        return parts
+    parts += [
         paragraph(
             f"The {counted(min(LEAST_CERTAIN, len(most)), 'row')} that are least certain. Rows are counted from 0."
         ),
@@ -110,6 +119,6 @@ def _least_certain(facts: Facts, rows: np.ndarray) -> str:
 
 def _rounded(probability: float) -> str:
     """With three decimals, never all or nothing."""
-    if probability > 0.9995:
+    if probability > CERTAIN:
         return "&gt; 0.999"
     return "&lt; 0.001" if probability < 0.0005 else f"{probability:.3f}"

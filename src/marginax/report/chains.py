@@ -22,7 +22,7 @@ from marginax.report.drawing import (
     thinned,
 )
 from marginax.report.facts import Facts
-from marginax.report.quantities import outside, quantities
+from marginax.report.quantities import outside, own_name, quantities
 from marginax.report.text import counted, left_out, number, paragraph, wide
 
 MOST_ROWS = 300
@@ -51,7 +51,8 @@ def section(facts: Facts) -> list[str]:
         return [
             paragraph(
                 "These draws are independent of each other, straight from the approximating distribution: there are no "
-                "chains that could be stuck. Whether the approximation is good they do not tell; method='nuts' does."
+                "chains that could be stuck. Whether the approximation is good they do not tell; NUTS does (the method "
+                "'nuts')."
             ),
             *_summary(facts),
         ]
@@ -72,7 +73,7 @@ def section(facts: Facts) -> list[str]:
         )
     else:
         said.append(
-            "There is one chain, so that nothing can be compared: n_chains=4 would tell more."
+            "There is one chain, so that nothing can be compared: four of them would tell more."
         )
     limit = ""
     if len(found) > len(shown):
@@ -197,10 +198,9 @@ def in_words(facts: Facts, label: str) -> str:
     if site == TRANSITIONS and len(index) == 2:
         return f"from {facts.word} {index[0]} to {index[1]}"
     for group in facts.design.groups:
-        prefix = f"{group.name}." if group.name else ""
-        if not site.startswith(prefix):
+        name = own_name(group, site)
+        if not name:
             continue
-        name = site.removeprefix(prefix)
         is_tied = name == "covariances" and getattr(group.family, "tied", False)
         said = [f"all {facts.word}s"] if is_tied else [f"{facts.word} {index.pop(0)}"]
         if isinstance(group.family, Categorical):

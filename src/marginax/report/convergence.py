@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from marginax.pages import DARK, Html, drawn, escaped
 from marginax.report.drawing import colour, drawable, headed, line, panels
@@ -22,9 +22,11 @@ def section(facts: Facts) -> list[str]:
     losses = np.asarray(fitted.losses)
     figure, (left, right) = panels(2, across=2, height=3.0)
     steps = np.arange(len(losses))
-    left.plot(steps, losses, color=DARK, linewidth=1.5, marker="." if len(losses) < 30 else "")
-    headed(left, "Loss")
+    above = losses - losses.min(initial=np.inf)
+    left.plot(steps, above, color=DARK, linewidth=1.5, marker="." if len(losses) < 30 else "")
+    headed(left, "Loss, above its lowest")
     left.set_ylabel("negative log density (nats)")
+    left.yaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
     for n, (name, norms) in enumerate(fitted.gradient_norms.items()):
         shown = np.where(np.asarray(norms) > 0, norms, np.nan)
         right.plot(steps, shown, line(n), color=colour(n), linewidth=1.3, label=drawable(name))

@@ -135,7 +135,8 @@ def _draw(
         low, high = np.quantile(total, [0.05, 0.95], axis=1)
         axes.fill_between(x, low, high, color=DARK, alpha=0.15, linewidth=0)
     if facts.count > 1:
-        axes.plot(x, total.mean(1), color=DARK, linewidth=1.0, label="sum")
+        # Behind the components: where one of them is all of the sum, both are seen.
+        axes.plot(x, total.mean(1), color=DARK, linewidth=2.8, zorder=1.9, label="sum")
     # Densities may go to infinity at the edge of a family's range.
     highest = np.quantile(total.mean(1), 0.98) if len(x) > MOST_BARS else total.mean(1).max()
     highest = max(highest * 1.25, bars.max() * 1.1 if len(seen) else 0.0)

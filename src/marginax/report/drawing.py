@@ -10,12 +10,17 @@ from matplotlib.figure import Figure
 
 from marginax.pages import DARK, Html, calm
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#6b6b6b")
-"""Okabe and Ito's, which colour-blind people can tell apart; dark enough for lines on white."""
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#6b6b6b"),
+    *("#c81e3a", "#6b8e00", "#8b5cf6", "#7c3f00", "#14b8a6", "#f472b6", "#b5a642", "#2f5fd0"),
+)
+"""Dark enough for lines on white; the first eight are Okabe and Ito's, which colour-blind people can tell apart."""
 LINES = ("-", "--", ":", "-.")
 """Beyond the last colour they begin again, with other lines."""
 GREY, PALE = "#9ca3af", "#dde1e6"
 LONGEST = 26
+HANDLE, LETTER = 0.7, 0.07
+"""In a legend, in inches."""
 WIDTH = 10.1
 """Of every picture, in inches."""
 
@@ -93,7 +98,8 @@ def legend(figure: Any, axes: Any, most: int = 12) -> None:
     """One legend above all plots of a figure."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        columns = min(len(labels), 6)
+        widest = HANDLE + LETTER * max(map(len, labels[:most]))
+        columns = int(np.clip(figure.get_figwidth() / widest, 1, min(len(labels), 6)))
         shown = handles[:most], labels[:most]
         figure.legend(*shown, loc="outside upper left", ncols=columns, frameon=False, fontsize=8.5)
 

@@ -172,7 +172,8 @@ def _predictor(estimator: Any, rows: int) -> Predictor:
     most = max((MOST_STEPS if estimator._is_chain else MOST_WORK) // max(rows, 1), 10)
     if count <= most:
         return estimator._predictor()
-    which = thinned(count, most)
+    unit = 10 ** (len(str(most)) - 1)
+    which = thinned(count, most // unit * unit)  # a round number
     return Predictor(
         estimator.learned_.design, {name: value[which] for name, value in draws.items()}
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -39,6 +40,14 @@ FAMILIES = {
     "Categorical": "categories, each with its probability",
     "Gaussian": "normal, columns may depend on each other inside of a component",
 }
+OPTIONS = {
+    "n_init": "the number of starts",
+    "max_iter": "the most iterations",
+    "n_draws": "the number of draws",
+    "n_warmup": "the steps of warm-up",
+    "n_chains": "the number of chains",
+}
+"""What options are called in a sentence."""
 PARAMETERS = {
     WEIGHTS: "how large the components are",
     INITIAL: "the state that a series begins in",
@@ -201,6 +210,8 @@ def components(facts: Facts) -> list[str]:
     by = "share in the long run" if facts.is_chain else "weight"
     if facts.estimator.fit_.relabelled:  # over all draws
         by = "number of rows"
+    elif facts.has_posterior:  # whose means may be in another order
+        by += " at the most probable parameters"
     said.append(f"They are numbered by falling {by}.")
     if any(q.what == MEAN for q in inside):
         said.append(
@@ -214,7 +225,7 @@ def components(facts: Facts) -> list[str]:
     else:
         said.append(
             "Numbers are the most probable ones; there is no posterior, and so nothing says how sure they are. Fit "
-            "with method='vi' (seconds) or method='nuts' to know."
+            "with the method 'vi' (seconds) or 'nuts' to know."
         )
     if facts.count > len(COLOURS):
         said.append(f"After {len(COLOURS)} the colours begin again, and lines are dashed.")
@@ -283,11 +294,16 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def without_options(text: str) -> str:
+    """A sentence that names options of Python's, with words for them."""
+    return re.sub("|".join(OPTIONS), lambda match: OPTIONS[match[0]], text)
+
+
 def remarks(facts: Facts) -> Sequence[str]:
     """What is amiss, in words, and what the page leaves out."""
     found = list(facts.estimator.warnings_)
     if found:
-        items = "".join(f"<li>{escaped(m)}</li>" for m in found)
+        items = "".join(f"<li>{escaped(without_options(m))}</li>" for m in found)
         parts = [Html(f'<div class="note"><strong>To be aware of:</strong><ul>{items}</ul></div>')]
     else:
         parts = [
@@ -311,8 +327,9 @@ def remarks(facts: Facts) -> Sequence[str]:
     elif facts.membership_draws < facts.draws:
         parts.append(
             paragraph(
-                f"The table is big: memberships on this page are averaged over {facts.membership_draws} of the "
-                f"{facts.draws:,} posterior draws. predict_proba takes all of them."
+                "So that this page does not take minutes, its memberships are averaged over "
+                f"{facts.membership_draws:,} of the {facts.draws:,} posterior draws, evenly spread; predictions take "
+                "all of them."
             )
         )
     return parts

@@ -21,8 +21,8 @@ def section(facts: Facts) -> list[str]:
     if not facts.has_posterior:
         return [
             left_out(
-                "this is a point estimate, which has no posterior. Fit with method='vi' (seconds) or "
-                "method='nuts', or go on from the model file with marginax posterior."
+                "this is a point estimate, which has no posterior. Fit with the method 'vi' (seconds) or "
+                "'nuts', or go on from the model file with marginax posterior."
             )
         ]
     everything = [*outside(facts), *quantities(facts)]

@@ -87,13 +87,17 @@ def quantities(facts: Facts) -> list[Quantity]:
 
 def own_values(group: Group, values: Values) -> dict[str, np.ndarray]:
     """A group's parameters, without its name before them."""
-    prefix = f"{group.name}." if group.name else ""
-    outer = (WEIGHTS, INITIAL, TRANSITIONS)
-    return {
-        n.removeprefix(prefix): np.asarray(v)
-        for n, v in values.items()
-        if n.startswith(prefix) and n not in outer
-    }
+    own = {own_name(group, site): np.asarray(value) for site, value in values.items()}
+    return {name: value for name, value in own.items() if name}
+
+
+def own_name(group: Group, site: str) -> str:
+    """The name of a group's parameter, without the group's before it; nothing for what is not its own."""
+    if not group.name:
+        return "" if site in (WEIGHTS, INITIAL, TRANSITIONS) else site
+    # Groups may have points in their names ("a" and "a.b"), parameters have none.
+    owner, _, name = site.rpartition(".")
+    return name if owner == group.name else ""
 
 
 def covariances(group: Group, values: Values) -> np.ndarray:

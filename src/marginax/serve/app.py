@@ -140,7 +140,7 @@ def _explain_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def problem(_: Request, error: Problem) -> Response:
-        return Response(as_json(error.faults), error.status, media_type=JSON)
+        return Response(as_json(error.faults), error.status, error.headers, media_type=JSON)
 
     @app.exception_handler(RequestValidationError)
     async def parameters(_: Request, error: RequestValidationError) -> Response:

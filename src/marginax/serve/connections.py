@@ -10,6 +10,8 @@ import asyncio
 from typing import Any
 
 import h11
+
+# Uvicorn has no public place for a clock on a connection; of its protocol these are the parts that are private to it.
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from marginax.serve.problems import as_json, fault

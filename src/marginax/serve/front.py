@@ -8,6 +8,7 @@ suddenly said to belong to 127.0.0.1 ("DNS rebinding") still asks for evil.examp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]*)(:[0-9]*)?", re.ASCII)
+"""An address of IPv6 or a name, and perhaps a port (RFC 9110, section 7.2)."""
 HEADERS = [
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
@@ -65,9 +68,8 @@ class Front:
 
 
 def host_of(headers: Sequence[tuple[bytes, bytes]]) -> str:
-    """The name in the header ``Host``, without the port."""
+    """The name in the header ``Host``, without the port; all of it where it is not a name and a port."""
     value = next((value for name, value in headers if name == b"host"), b"")
     text = value.decode("latin-1").strip().lower()
-    if text.startswith("["):  # an address of IPv6
-        return text[: text.find("]") + 1]
-    return text.partition(":")[0]
+    match = HOST.fullmatch(text)
+    return match["name"] if match else text

@@ -17,6 +17,7 @@ import anyio
 
 from marginax.serve.problems import Problem, as_json, fault
 
+RETRY_SECONDS = 1
 PATIENCE = 8
 """So many times what is allowed is read, and dropped, before the connection is closed."""
 
@@ -40,6 +41,8 @@ class Limits:
     """How many requests are computed at once, by default as many as there are processors; the others wait."""
     waiting_seconds: float = 20.0
     """How long they wait at most."""
+    requests: int = 200
+    """How many requests may arrive, wait and be computed at the same time; more are refused."""
 
 
 class Limited:
@@ -53,11 +56,23 @@ class Limited:
 
     def __init__(self, app: Any, limits: Limits) -> None:
         self.app, self.limits = app, limits
+        self._in_hand = 0
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-            return
+        elif self._in_hand >= self.limits.requests:
+            message = f"{self._in_hand} requests are in hand already; try again in a moment."
+            problem = Problem(503, fault("request", message), retry_after=RETRY_SECONDS)
+            await refuse(send, problem)
+        else:
+            self._in_hand += 1
+            try:
+                await self._within(scope, receive, send)
+            finally:
+                self._in_hand -= 1
+
+    async def _within(self, scope: Any, receive: Receive, send: Send) -> None:
         try:
             body = await self._body(scope["headers"], receive)
         except Problem as problem:
@@ -149,6 +164,7 @@ async def refuse(send: Send, problem: Problem) -> None:
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
+        *((name.encode(), value.encode()) for name, value in problem.headers.items()),
     ]
     start = {"type": "http.response.start", "status": problem.status, "headers": headers}
     await send(start)

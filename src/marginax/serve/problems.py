@@ -18,11 +18,20 @@ class Problem(Exception):
         Of HTTP, 4xx or 503.
     *faults : dict
         What `fault` gives.
+    retry_after : int, optional
+        Seconds after which the same request may well be answered.
     """
 
-    def __init__(self, status: int, *faults: dict[str, Any]) -> None:
+    def __init__(
+        self, status: int, *faults: dict[str, Any], retry_after: int | None = None
+    ) -> None:
         super().__init__("; ".join(f"{f['field']}: {f['msg']}" for f in faults))
-        self.status, self.faults = status, list(faults)
+        self.status, self.faults, self.retry_after = status, list(faults), retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer has besides."""
+        return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
 
 
 def fault(field: str, message: str, row: int | None = None, column: str | None = None) -> Any:

@@ -99,7 +99,8 @@ def rows_model(columns: Sequence[Column], most: int) -> type[BaseModel]:
     }
     item: Any = {"anyOf": [as_list | {"minItems": count, "maxItems": count}, by_name]}
     about = (
-        "Cells in the order of the columns, or by name. null or left out: missing, and summed out."
+        "Cells in the order of the columns, or by name. null or left out: missing, and summed out. A text such as "
+        "'NA' or '' is not missing, but wrong, unless it is a category."
     )
 
     class RowsBody(BaseModel):
@@ -120,11 +121,24 @@ def sample_model(most: int) -> type[BaseModel]:
     """The body of a request for new rows."""
 
     class SampleBody(BaseModel):
-        """How many rows to draw."""
+        """How many rows to draw, and perhaps with what seed."""
 
-        model_config = ConfigDict(extra="forbid", strict=True)
-        count: Annotated[int, Field(ge=1, le=most)]
-        seed: Annotated[int | None, Field(ge=0, le=LARGEST_SEED)] = None
+        model_config = ConfigDict(
+            extra="forbid", strict=True, json_schema_extra={"examples": [{"count": 5, "seed": 0}]}
+        )
+        count: Annotated[
+            int,
+            Field(ge=1, le=most, description="How many rows; of a series, how many steps of one."),
+        ]
+        seed: Annotated[
+            int | None,
+            Field(
+                ge=0,
+                le=LARGEST_SEED,
+                description="With the same seed the same rows are drawn. null or left out: one by chance, which the "
+                "answer has.",
+            ),
+        ] = None
 
     return SampleBody
 

@@ -17,7 +17,8 @@ from marginax.serve.connections import Connection
 from marginax.serve.limits import Limits
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MOST_CONNECTIONS = 200
+WAITING_CONNECTIONS = 200
+"""That have not been accepted yet."""
 LARGEST_HEAD = 16 * 1024
 IDLE_SECONDS = 15
 GRACE_SECONDS = 10
@@ -79,7 +80,7 @@ def listening(host: str, port: int) -> socket.socket:
     """A socket at an address; nobody is answered yet."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
+        return socket.create_server((host, port), family=family, backlog=WAITING_CONNECTIONS)
     except OSError as error:
         message = f"cannot listen at {host}, port {port}: {error.strerror or error}"
         raise OSError(error.errno, message) from error
@@ -96,7 +97,6 @@ def configuration(app: Any) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
         h11_max_incomplete_event_size=LARGEST_HEAD,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,

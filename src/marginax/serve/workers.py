@@ -14,6 +14,8 @@ from typing import Any
 
 from marginax.serve.problems import Problem, fault
 
+RETRY_SECONDS = 5
+
 
 class Workers:
     """Computes functions, at most so many at once.
@@ -43,9 +45,8 @@ class Workers:
         try:
             done, _ = await asyncio.wait([answer], timeout=self.waiting_seconds)
             if not done and computed.cancel():
-                raise Problem(
-                    503, fault("request", "too much is being computed; try again in a moment.")
-                )
+                message = "too much is being computed; try again in a moment."
+                raise Problem(503, fault("request", message), retry_after=RETRY_SECONDS)
             return await answer
         finally:
             answer.cancel()  # whoever asked may have gone

@@ -1,7 +1,8 @@
 // A cell as it is typed, or stands in a file, becomes what the service takes: a number, a category, null where it is missing.
 
 const NUMBER = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i;
-const MISSING = new Set(["", "na", "n/a", "nan", "null", "none"]);
+// The same as on the command line.
+const MISSING = new Set(["", "na", "n/a", "nan", "null", "none", "?", "-", "."]);
 
 export class Unreadable extends Error {}
 

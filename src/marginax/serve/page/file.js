@@ -16,8 +16,8 @@ export function listen(facts) {
   const input = byId("file");
   const word = facts.is_series ? "steps of one series, in order" : "rows";
   byId("file-about").textContent =
-    `A table of ${word}, with or without a header; its columns are found by their names, or taken in order. Empty ` +
-    `cells are missing, and summed out.` +
+    `A table of ${word}, with or without a header; its columns are found by their names, or taken in order. A cell ` +
+    `that is empty, or says NA, N/A, NaN, null, None, ?, - or . alone, is missing, and summed out.` +
     (facts.is_series ? ` A series may have ${facts.limits.rows.toLocaleString("en")} steps.` : "");
   input.addEventListener("change", () => {
     if (input.files.length) take(input.files[0], facts);
@@ -107,7 +107,7 @@ function show(where, name, table, answers, facts) {
     html("ul", { class: "legend" }, ...summary),
     html("div", { class: "buttons" }, save),
     html("p", { class: "quiet" }, more),
-    html("div", { class: "wide" }, listing),
+    html("div", { class: "wide", tabindex: 0 }, listing),
   );
 }
 

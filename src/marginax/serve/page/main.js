@@ -63,7 +63,7 @@ function legend() {
     : "Crosses are means and one standard deviation. ";
   const isCurve = columns[picture.x].kind === "number";
   const densities =
-    (isCurve ? "The coloured curves are the components, the dark one is their sum" : "Each bar is the sum of the components") +
+    (isCurve ? `The coloured curves are the ${word()}s, the dark one is their sum` : `Each bar is the sum of the ${word()}s`) +
     (facts.draws > 1 ? ", at the most probable parameters." : ".");
   byId("caption").textContent = picture.y === null ? (isCurve ? points : "") + densities : points + shapes;
 }

@@ -2,7 +2,7 @@
 
 import { pointed, scale, ticks } from "./axes.js";
 import { svg } from "./dom.js";
-import { colour, short } from "./words.js";
+import { colour, counted, short } from "./words.js";
 
 const MARGIN = { left: 58, right: 14, top: 10, bottom: 46 };
 const CLIP = "plot-area";
@@ -191,7 +191,8 @@ function mark({ cells, component, isLast }, picture, across, x, y, area) {
 const diamond = (x, y, size, style) =>
   svg("path", { d: `M${x} ${y - size}L${x + size} ${y}L${x} ${y + size}L${x - size} ${y}Z`, ...style, class: "asked" });
 
-function described({ picture, columns, weights }) {
+function described({ picture, columns, weights, is_series }) {
+  const word = is_series ? "state" : "component";
   const names = [picture.x, picture.y].filter((j) => j !== null).map((j) => columns[j].name);
-  return `${weights.length} components along ${names.join(" and ")}, with ${picture.points.length} points of the table.`;
+  return `${counted(weights.length, word)} along ${names.join(" and ")}, with ${picture.points.length} points of the table.`;
 }

@@ -1,7 +1,10 @@
 // Numbers and colours as people read them.
 
-// Okabe and Ito's, which colour-blind people can tell apart; as in the report.
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#6b6b6b"];
+// As in the report; the first eight are Okabe and Ito's, which colour-blind people can tell apart.
+const COLOURS = [
+  ...["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#6b6b6b"],
+  ...["#c81e3a", "#6b8e00", "#8b5cf6", "#7c3f00", "#14b8a6", "#f472b6", "#b5a642", "#2f5fd0"],
+];
 
 export const colour = (component) => COLOURS[component % COLOURS.length];
 
