@@ -79,7 +79,7 @@ def test_em_of_weights_alone_is_the_closed_form():
         after, _ = _round(fitted.learned_.design, rows, point)
     sd = np.asarray(point["precision_factors"])[:, 0, 0] ** -1
     cells, means = np.asarray(rows.cells), np.asarray(point["means"])[:, 0]
-    joint = np.array([0.3, 0.7]) * stats.norm(means, sd).pdf(cells)
+    joint = np.array([0.3, 0.7]) * stats.norm.pdf(cells, means, sd)
     used = (joint / joint.sum(1, keepdims=True)).sum(0) + 2.0 + 1e-3
     np.testing.assert_allclose(after[WEIGHTS], used / used.sum(), rtol=1e-9)
 
@@ -236,10 +236,10 @@ def test_the_optimum_with_a_prior_of_ones_own_is_scipys():
     prior = dist.LogNormal(jnp.zeros(1), 0.1).to_event(1)
     fitted = MixtureModel(1, components="poisson", priors={"rates": prior}, random_state=0).fit(X)
 
-    likelihood, density = stats.poisson, stats.lognorm(0.1)
+    likelihood, density = stats.poisson, stats.lognorm
 
     def loss(rate: float) -> float:
-        return float(-likelihood.logpmf(X, rate).sum() - density.logpdf(rate))
+        return float(-likelihood.logpmf(X, rate).sum() - density.logpdf(rate, 0.1))
 
     best: Any = optimize.minimize_scalar(loss, bounds=(0.1, 10), method="bounded")
     np.testing.assert_allclose(fitted.parameters_["rates"], [[best.x]], rtol=1e-4)

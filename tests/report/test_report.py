@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +24,8 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 import marginax.distributions as dist
 from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel, load, save
 from marginax.mixture.fitting import Fit
-from marginax.mixture.starts import starting_values
+from marginax.mixture.maximization import beginning
+from marginax.mixture.starts import starting_labels
 from marginax.pages import Html, escaped, picture, table
 from marginax.report import convergence, write_report
 from marginax.report.chains import in_words
@@ -128,8 +130,9 @@ def fitted(estimator: Any, X: Any) -> Any:
 
 def at_the_start(design: Any, rows: Any, settings: Any) -> Fit:
     """In place of a fit."""
-    starts = starting_values(design, rows.cells, rows.observed, 1, settings.seed)
-    point = {name: value[0] for name, value in starts.items()}
+    labels = starting_labels(design, rows.cells, rows.observed, 1, settings.seed)[0]
+    with jax.enable_x64(True):
+        point = {name: np.asarray(value) for name, value in beginning(design, rows, labels).items()}
     draws = {name: value[None] for name, value in point.items()}
     norms = {name: np.array([10.0, 1e-3, 0.0]) for name in point}
     return Fit(point, draws, np.array([30.0, 20.0, 19.5]), norms, "")

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from marginax.compiled import QUICK, remembered_jit
 from marginax.mixture.families import Categorical
 from marginax.mixture.gaussian import Gaussian
 from marginax.mixture.learned import Groups, Learned
@@ -129,7 +130,8 @@ def check_densities(learned: Learned, draws: Arrays) -> None:
         return total
 
     with jax.enable_x64(True):
-        each = jax.jit(jax.vmap(densities, (None, 0)))(dict(draws), jnp.asarray(rows))
+        asked = dict(draws), jnp.asarray(rows)
+        each = remembered_jit(jax.vmap(densities, (None, 0)), *asked, options=QUICK)(*asked)
     found = np.asarray(each).reshape(len(rows), count, design.components)
     if np.isnan(found).any() or not np.isfinite(found.max(-1)).all():
         raise ValueError("its parameters give no density to a row in the middle of its table.")

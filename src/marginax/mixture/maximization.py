@@ -70,7 +70,7 @@ def improved(design: Design, rows: Rows, labels: np.ndarray, show: bool = False)
     options = QUICK if labels.size * design.components * rows.cells.shape[1] < SMALL else {}
 
     def begin(labels: Any) -> Any:
-        return jax.vmap(lambda own: _beginning(design, rows, own))(labels)
+        return jax.vmap(lambda own: beginning(design, rows, own))(labels)
 
     def round_(values: Any) -> Any:
         return jax.vmap(lambda own: _round(design, rows, own))(values)
@@ -96,8 +96,8 @@ def _where(which: np.ndarray, yes: Any, no: Any) -> np.ndarray:
     return np.where(which.reshape(-1, *[1] * (np.ndim(yes) - 1)), yes, no)
 
 
-def _beginning(design: Design, rows: Rows, labels: Any) -> dict[str, Any]:
-    """Parameters for rows that are divided so."""
+def beginning(design: Design, rows: Rows, labels: Any) -> dict[str, Any]:
+    """Parameters that rows suggest, shape (rows,) of labels saying which component each belongs to."""
     count = design.components
     shares = jax.nn.one_hot(labels, count)
     found: dict[str, Any] = {}
