@@ -230,6 +230,20 @@ def test_means_are_kept_inside_of_a_priors_range():
     assert (standardised >= -1e-9).all()
 
 
+@pytest.mark.parametrize(
+    ("priors", "words"),
+    [
+        ({"precisions": dist.Uniform(jnp.full(2, -5.0), jnp.full(2, 100.0))}, "need not be"),
+        ({"precisions": dist.Normal(jnp.zeros(2), 1.0)}, "need not be"),
+        ({"means": dist.Delta(jnp.zeros(2))}, "is a Delta, but the parameter is continuous"),
+        ({"means": dist.Poisson(jnp.ones(2))}, "is a Poisson, but the parameter is continuous"),
+    ],
+)
+def test_priors_that_a_parameter_cannot_have_are_refused(priors: Any, words: str):
+    with pytest.raises(ValueError, match=words):
+        GaussianMixture(2, covariance_type="diag", priors=priors).fit(clusters(0, 20, 2, 2))
+
+
 def test_the_optimum_with_a_prior_of_ones_own_is_scipys():
     rng = np.random.default_rng(1)
     X = rng.poisson(4.0, size=(25, 1)).astype(float)

@@ -35,9 +35,13 @@ class GaussianMixture(Estimator):
         Only the most probable parameters; or also their posterior, approximated by a normal distribution of the
         unconstrained parameters (in seconds), or drawn by NUTS with the memberships summed out.
     priors : None, "flat" or dict of str to Distribution
-        In place of the defaults, by parameter: ``weights``, ``means``, ``precisions`` (``precision_factors``
-        for "full" and "tied"), of one component, for columns brought to mean 0 and standard deviation 1.
-        ``"flat"``: maximum likelihood, as scikit-learn's. Defaults: see `Gaussian` and `Normal`.
+        In place of the defaults, by parameter: ``weights``, of all components; ``means`` and ``precisions``
+        (``precision_factors``, the Cholesky factors of the precision matrices, for "full" and "tied"), of one
+        component, for columns brought to mean 0 and standard deviation 1. (``parameters_`` has ``covariances``
+        instead, in the units of the table.) ``"flat"``: maximum likelihood, as scikit-learn's. Defaults: see
+        `Gaussian` and `Normal`. Priors that treat the components alike leave their numbers free: they fall with the
+        weights. A prior that tells them apart, such as ``Dirichlet([50.0, 1.0])`` of the weights, keeps its own
+        numbers. For ``method="map"`` a prior that is infinite at the edge of its range is taken as flat there.
     weight_concentration_prior : float
         Of the Dirichlet prior of the weights; 1 is flat. Less than 1, with ``method="nuts"`` or ``"vi"``
         and more components than needed, leaves those empty that are not needed (see `select`).

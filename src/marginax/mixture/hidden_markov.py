@@ -27,7 +27,8 @@ class HiddenMarkov(Estimator):
     method : {"map", "vi", "nuts"}
         As of `GaussianMixture`.
     priors : None, "flat" or dict of str to Distribution
-        In place of the defaults: ``initial``, ``transitions`` (rows: from; columns: to), and the families' parameters.
+        In place of the defaults: ``initial``, ``transitions`` (rows: from; columns: to), and the families' parameters,
+        on the scales that `MixtureModel` says.
     stay_prior : float
         Default prior of each row of the transitions: Dirichlet, 1 for every state and so much more for
         staying where one is.

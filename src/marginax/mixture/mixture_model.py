@@ -55,8 +55,11 @@ class MixtureModel(Estimator):
     method : {"map", "vi", "nuts"}
         As of `GaussianMixture`.
     priors : None, "flat" or dict of str to Distribution
-        In place of the defaults: ``weights``, and the families' parameters, with the group's name before them
-        (``"visits.rates"``) where there are groups.
+        In place of the defaults: ``weights``, and the families' parameters of one component, with the group's name
+        before them (``"visits.rates"``) where there are groups. Those of ``"gaussian"``, ``"normal"`` and
+        ``"student_t"`` are for columns brought to mean 0 and standard deviation 1, the others in the units of the
+        table; the names are those that the families' documentation has (``precisions``, where ``parameters_`` has
+        ``covariances``).
     weight_concentration_prior, n_init, max_iter, n_draws, n_warmup, n_chains, random_state, verbose
         As of `GaussianMixture`.
 

@@ -70,6 +70,11 @@ def _fitting(name: str, prior: Any, default: Any) -> Any:
         raise TypeError(
             f"priors[{name!r}] must be a distribution of marginax.distributions, not {type(prior).__name__}."
         )
+    if isinstance(prior, dist.Delta) or prior.support.is_discrete:
+        raise ValueError(
+            f"priors[{name!r}] is a {type(prior).__name__}, but the parameter is continuous and estimated; give it a "
+            "prior with a density, a narrow one to keep it near a value."
+        )
     shape = shape_of(default)
     batch = shape[: len(shape) - len(prior.event_shape)]
     try:
@@ -82,18 +87,19 @@ def _fitting(name: str, prior: Any, default: Any) -> Any:
             "(of one component)."
         ) from None
     values = expanded.to_event(len(batch)) if batch else expanded
-    drawn_range, needed = values.support, default.support
-    if not np.all(np.asarray(needed(_inside(drawn_range, shape)))):
+    allowed, needed = values.support, default.support
+    if not all(np.all(np.asarray(needed(value))) for value in _some_values(allowed, shape)):
         raise ValueError(
             f"priors[{name!r}] is a {type(prior).__name__}, whose values need not be {needed}, as the parameter's are."
         )
     return values
 
 
-def _inside(support: Any, shape: tuple[int, ...]) -> Any:
-    """A value of a support that is unlike those of smaller ones: its image of minus one."""
+def _some_values(support: Any, shape: tuple[int, ...]) -> list[Any]:
+    """Values from all over a support: in its middle and near its ends."""
     transform = dist.biject_to(support)
-    return transform(jnp.full(transform.inverse_shape(shape), -1.0))
+    free = transform.inverse_shape(shape)
+    return [transform(jnp.full(free, number)) for number in (-10.0, -1.0, 0.0, 1.0, 10.0)]
 
 
 def as_data(priors: Any) -> Any:
