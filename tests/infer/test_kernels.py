@@ -50,6 +50,43 @@ def test_without_warm_up_the_step_size_is_the_given_one_and_the_mass_is_one():
         np.testing.assert_array_equal(now.adaptation.mass.inverse_mass_matrix[0], mass)
 
 
+@pytest.mark.parametrize(("dense", "matrix"), [(True, COVARIANCE), (False, np.array([1.0, 100.0]))])
+def test_a_mass_that_is_given_and_not_adapted_stays(dense: bool, matrix: np.ndarray):
+    options: Any = {"dense_mass": dense, "inverse_mass_matrix": matrix}
+    _, fields, now = run(NUTS(model, adapt_mass_matrix=False, **options), 100, 200)
+    np.testing.assert_allclose(now.adaptation.mass.inverse_mass_matrix[0], matrix, rtol=1e-6)
+    if dense:  # where the mass is right the density is a sphere, for which seven steps are plenty
+        assert np.mean(fields["num_steps"]) <= 7
+
+
+def test_adaptation_begins_at_a_mass_that_is_given():
+    kernel = NUTS(model, dense_mass=True, inverse_mass_matrix=COVARIANCE)
+    begin = adaptation.begin(kernel, 2)
+    np.testing.assert_allclose(begin.mass.inverse_mass_matrix, COVARIANCE, rtol=1e-6)
+    _, _, now = run(kernel, 1000, 0)
+    assert not np.allclose(now.adaptation.mass.inverse_mass_matrix[0], COVARIANCE, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"inverse_mass_matrix": np.eye(2)}, r"shape \(size,\) without dense_mass"),
+        ({"inverse_mass_matrix": np.ones(2), "dense_mass": True}, "with dense_mass=True"),
+        ({"inverse_mass_matrix": np.array([1.0, 0.0])}, "positive and finite"),
+        ({"inverse_mass_matrix": np.array([1.0, np.nan])}, "positive and finite"),
+    ],
+)
+def test_a_mass_that_is_none_is_refused(options: Any, words: str):
+    for kind in (NUTS, HMC):
+        with pytest.raises(ValueError, match=words):
+            kind(model, **options)
+
+
+def test_a_mass_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="have 3 unconstrained numbers together"):
+        adaptation.begin(NUTS(model, inverse_mass_matrix=np.ones(2)), 3)
+
+
 @pytest.fixture(scope="module")
 def dense() -> Any:
     return run(NUTS(model, dense_mass=True), 1000, 4000)

@@ -16,11 +16,11 @@ import marginax.distributions as dist
 from marginax import marginalize
 from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel
 from marginax.mixture.conditioning import conditioned
-from marginax.mixture.fitting import is_exchangeable
 from marginax.mixture.learned import kept_of
 from marginax.mixture.maximization import _round, improved
 from marginax.mixture.model import WEIGHTS, Design
 from marginax.mixture.modes import FactorOfWishart
+from marginax.mixture.numbering import is_exchangeable
 
 
 def clusters(seed: int, rows: int, columns: int, components: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 import marginax.distributions as dist
 from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel, load, save
-from marginax.mixture.fitting import Fit
+from marginax.mixture.fitted import Fit
 from marginax.mixture.maximization import beginning
 from marginax.mixture.starts import starting_labels
 from marginax.pages import Html, escaped, picture, table

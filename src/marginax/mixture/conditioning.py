@@ -29,7 +29,7 @@ import optax
 from jax import Array
 from numpyro import distributions as dist
 
-from marginax.mixture.model import WEIGHTS, Design, Group, Rows
+from marginax.mixture.model import INITIAL, WEIGHTS, Design, Group, Rows
 from marginax.mixture.triangular import cholesky, inverse_of_lower
 
 LARGEST = 300
@@ -39,6 +39,7 @@ MOST_NUMBERS = 2 * 10**7
 OWN = 0.01
 """Part of its diagonal that is added to an information, which may be of few rows."""
 
+TINY_SHARE = 1e-6
 Free = Mapping[str, Array]
 """Unconstrained parameters, by name."""
 Change = Callable[["Block", Array], Array]
@@ -83,9 +84,7 @@ def conditioned(
         What the unconstrained parameters have after the names of their sites.
     """
     parts = _parts(design)
-    numbers = max(part.size for part in parts) * design.components * starts
-    step = max(len(rows.cells) * numbers // MOST_NUMBERS, 1)
-    some = Rows(rows.cells[::step], None if rows.observed is None else rows.observed[::step])
+    some = _some(rows, parts, design.components * starts)
 
     def inward(free: Free, blocks: tuple[Block, ...], change: Change) -> Array:
         changed = [
@@ -137,7 +136,7 @@ class _Part:
     shapes: tuple[tuple[int, ...], ...]
     """Of their unconstrained values, of one component."""
     count: int
-    """How many components have values of their own; one where they are shared."""
+    """How many there are of them: as many as components, or one where it is shared."""
     group: Group | None = None
     """None: they say which component."""
 
@@ -173,7 +172,10 @@ def _parts(design: Design) -> tuple[_Part, ...]:
         whole = (*prior.batch_shape, *prior.event_shape)
         return tuple(dist.biject_to(prior.support).inverse_shape(whole))
 
-    parts = [_Part((site,), (shape(site),), 1) for site in design.outer]
+    # A probability vector is a part; those of a chain's transitions are as many as there are states.
+    parts = [
+        _Part((site,), (shape(site)[-1:],), math.prod(shape(site)[:-1])) for site in design.outer
+    ]
     for group in design.groups:
         for is_shared in (False, True):
             sites = [group.site(n) for n, p in group.parameters.items() if p.is_shared == is_shared]
@@ -181,6 +183,13 @@ def _parts(design: Design) -> tuple[_Part, ...]:
                 count = 1 if is_shared else design.components
                 parts.append(_Part(tuple(sites), tuple(map(shape, sites)), count, group))
     return tuple(parts)
+
+
+def _some(rows: Rows, parts: tuple[_Part, ...], times: int) -> Rows:
+    """Rows, evenly spaced, whose gradients fit in memory."""
+    numbers = max(part.size for part in parts) * times
+    step = max(len(rows.cells) * numbers // MOST_NUMBERS, 1)
+    return Rows(rows.cells[::step], None if rows.observed is None else rows.observed[::step])
 
 
 def _blocks(
@@ -196,8 +205,11 @@ def _blocks(
     responsible = _responsible(design, values, some)
     found = []
     for part in parts:
-        if part.group is None:  # rows are about evenly divided among the components
-            known = jnp.full((1, part.size), 1.0 + number / design.components)
+        if part.group is None:
+            (site,) = part.sites
+            vectors = values[site].reshape(part.count, -1)
+            uses = _uses(site, responsible, number)
+            known = _information_of_vectors(design, part, part.join(free, suffix), vectors, uses)
         else:
             gradients = _gradients(design, part, part.group, values, part.join(free, suffix), some)
             gradients = jnp.where(jnp.isfinite(gradients), gradients, 0.0)
@@ -205,6 +217,29 @@ def _blocks(
             known = _information(gradients, part)
         found.append(_factored(known))
     return tuple(found)
+
+
+def _uses(site: str, responsible: Array, number: int) -> Array:
+    """How often each vector of probabilities is drawn from, shape (vectors,)."""
+    if site == WEIGHTS:
+        return jnp.full(1, float(number))
+    if site == INITIAL:  # once in a series, and most tables are one
+        return jnp.ones(1)
+    return jnp.mean(responsible, 0) * number
+
+
+def _information_of_vectors(
+    design: Design, part: _Part, numbers: Array, vectors: Array, uses: Array
+) -> Array:
+    """Of vectors of probabilities that are drawn from so often: multinomial, and one draw more."""
+
+    def vector(numbers: Array) -> Array:
+        (value,) = part.values(numbers, design).values()
+        return value.reshape(-1)
+
+    slopes = jax.vmap(jax.jacfwd(vector))(numbers)
+    weights = (uses[:, None] + 1) / jnp.maximum(vectors, TINY_SHARE)
+    return jnp.einsum("kai,ka,kaj->kij", slopes, weights, slopes) + OWN * jnp.eye(part.size)
 
 
 def _responsible(design: Design, values: Mapping[str, Any], some: Rows) -> Array:
@@ -258,7 +293,8 @@ def _information(gradients: Array, part: _Part) -> Array:
 
 
 def _factored(known: Array) -> Block:
-    if known.ndim == 2:
+    if known.ndim == 2 or known.shape[-1] == 0:
+        known = known.reshape(known.shape[:2])
         return Block(jnp.sqrt(known), 1 / jnp.sqrt(known))
     factor = cholesky(known)
     return Block(factor, inverse_of_lower(factor))

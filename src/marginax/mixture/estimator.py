@@ -20,7 +20,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 import marginax.mixture.tables as tables
 from marginax.mixture.families import Categorical
 from marginax.mixture.family import Family, Parameter, number_of_values
-from marginax.mixture.fitting import METHODS, Fit, Settings, fit
+from marginax.mixture.fitted import METHODS, Fit, Settings
+from marginax.mixture.fitting import fit
 from marginax.mixture.learned import Learned, check_cells, kept_of, learned
 from marginax.mixture.prediction import Membership, Predictor
 from marginax.mixture.priors import FLAT

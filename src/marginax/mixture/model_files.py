@@ -28,7 +28,7 @@ from marginax.mixture.file_checks import (
     check_options,
     check_priors,
 )
-from marginax.mixture.fitting import Fit
+from marginax.mixture.fitted import Fit
 from marginax.mixture.gaussian_mixture import GaussianMixture
 from marginax.mixture.hidden_markov import HiddenMarkov
 from marginax.mixture.learned import check_cells, kept_of

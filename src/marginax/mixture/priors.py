@@ -70,7 +70,7 @@ def _fitting(name: str, prior: Any, default: Any) -> Any:
         raise TypeError(
             f"priors[{name!r}] must be a distribution of marginax.distributions, not {type(prior).__name__}."
         )
-    if isinstance(prior, dist.Delta) or prior.support.is_discrete:
+    if isinstance(prior, dist.Delta) or prior.is_discrete:
         raise ValueError(
             f"priors[{name!r}] is a {type(prior).__name__}, but the parameter is continuous and estimated; give it a "
             "prior with a density, a narrow one to keep it near a value."

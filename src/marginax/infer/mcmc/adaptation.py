@@ -59,9 +59,22 @@ def begin(kernel: Kernel, size: int) -> Adaptation:
         It says whether the mass matrix is dense.
     size : int
         How many numbers a position has.
+
+    Raises
+    ------
+    ValueError
+        When the kernel's matrix is not of that size.
     """
     start, _, _ = mass_matrix_adaptation(not kernel.dense_mass)
-    return _strong(Adaptation(_averaging_from(kernel, kernel.step_size), start(size)))
+    mass, given = start(size), kernel.inverse_mass_matrix
+    if given is not None:
+        if given.shape != mass.inverse_mass_matrix.shape:
+            raise ValueError(
+                f"{type(kernel).__name__}: inverse_mass_matrix has the shape {given.shape}, but the model's continuous "
+                f"sites have {size} unconstrained numbers together."
+            )
+        mass = mass._replace(inverse_mass_matrix=given)
+    return _strong(Adaptation(_averaging_from(kernel, kernel.step_size), mass))
 
 
 def tuning(adaptation: Adaptation, stage: Array) -> tuple[Array, Array]:

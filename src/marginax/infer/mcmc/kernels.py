@@ -35,6 +35,7 @@ class Kernel:
         adapt_step_size: bool,
         adapt_mass_matrix: bool,
         dense_mass: bool,
+        inverse_mass_matrix: Any,
         target_accept_prob: float,
         init_strategy: InitStrategy,
     ) -> None:
@@ -52,6 +53,7 @@ class Kernel:
         self.adapt_step_size = adapt_step_size
         self.adapt_mass_matrix = adapt_mass_matrix
         self.dense_mass = dense_mass
+        self.inverse_mass_matrix = _checked_mass(name, inverse_mass_matrix, dense_mass)
         self.target_accept_prob = float(target_accept_prob)
         self.init_strategy = init_strategy
 
@@ -102,6 +104,10 @@ class NUTS(Kernel):
         Whether warm-up adapts them.
     dense_mass : bool
         Adapt a full mass matrix instead of a diagonal one.
+    inverse_mass_matrix : array, shape (size,) or with dense_mass (size, size), optional
+        Where adaptation begins, or the matrix itself if it is not adapted; the identity when nothing is said. About
+        the covariance of the posterior in unconstrained numbers: those of all sites one after the other, the sites in
+        the order of their names.
     target_accept_prob : float
         The acceptance rate that the step size is tuned to; higher is more careful.
     max_tree_depth : int
@@ -124,6 +130,7 @@ class NUTS(Kernel):
         adapt_step_size: bool = True,
         adapt_mass_matrix: bool = True,
         dense_mass: bool = False,
+        inverse_mass_matrix: Any = None,
         target_accept_prob: float = 0.8,
         max_tree_depth: int = 10,
         init_strategy: InitStrategy = init_to_uniform,
@@ -134,6 +141,7 @@ class NUTS(Kernel):
             adapt_step_size,
             adapt_mass_matrix,
             dense_mass,
+            inverse_mass_matrix,
             target_accept_prob,
             init_strategy,
         )
@@ -173,7 +181,7 @@ class HMC(Kernel):
     ----------
     model : callable
         The model.
-    step_size, adapt_step_size, adapt_mass_matrix, dense_mass, target_accept_prob, init_strategy
+    step_size, adapt_step_size, adapt_mass_matrix, dense_mass, inverse_mass_matrix, target_accept_prob, init_strategy
         See `NUTS`.
     trajectory_length : float
         How long a trajectory is, in the units of the adapted parameters' standard deviations (the mass
@@ -200,6 +208,7 @@ class HMC(Kernel):
         adapt_step_size: bool = True,
         adapt_mass_matrix: bool = True,
         dense_mass: bool = False,
+        inverse_mass_matrix: Any = None,
         target_accept_prob: float = 0.8,
         init_strategy: InitStrategy = init_to_uniform,
     ) -> None:
@@ -209,6 +218,7 @@ class HMC(Kernel):
             adapt_step_size,
             adapt_mass_matrix,
             dense_mass,
+            inverse_mass_matrix,
             target_accept_prob,
             init_strategy,
         )
@@ -242,3 +252,21 @@ class HMC(Kernel):
     def most_leapfrogs(self) -> int:
         """The given number, or the limit."""
         return self.num_steps or self.max_num_steps
+
+
+def _checked_mass(name: str, matrix: Any, dense: bool) -> np.ndarray | None:
+    if matrix is None:
+        return None
+    found = np.asarray(matrix, float)
+    is_right = found.ndim == 2 and found.shape[0] == found.shape[1] if dense else found.ndim == 1
+    if not is_right:
+        wanted = "(size, size) with dense_mass=True" if dense else "(size,) without dense_mass"
+        raise ValueError(
+            f"{name}: inverse_mass_matrix must have the shape {wanted}, not {found.shape}."
+        )
+    if (
+        not np.isfinite(found).all()
+        or (np.diagonal(found) if dense else found).min(initial=1.0) <= 0
+    ):
+        raise ValueError(f"{name}: inverse_mass_matrix must be positive and finite.")
+    return found
