@@ -66,7 +66,10 @@ def test_with_many_rows_the_posteriors_covariance_is_known_beforehand(
         exact = np.asarray(jax.jit(jax.vmap(log_density))(jnp.asarray(moved)))
     covariance: Any = found
     normal = stats.multivariate_normal.logpdf(moved, np.asarray(centre), covariance)
-    assert np.std(exact - normal) < 0.3
+    # A slope is left, for the mode of unconstrained numbers is a little beside that of the parameters.
+    away = np.column_stack([np.ones(len(moved)), moved - np.asarray(centre)])
+    slope = np.linalg.lstsq(away, exact - normal, rcond=None)[0]
+    assert np.std(exact - normal - away @ slope) < 0.3
 
 
 @pytest.mark.slow
