@@ -26,7 +26,8 @@ def doubts(frame: Any) -> Iterator[str]:
         known = frame[name].dropna()
         different = known.unique()
         if len(different) == 1 and len(frame) > 1:
-            yield f"column '{name}' is {different[0]} in every row, which says nothing of components; {advice}"
+            value = different[0] if isinstance(different[0], str) else f"{different[0]:g}"
+            yield f"column '{name}' is {value} in every row, which says nothing of components; {advice}"
         elif len(different) == len(frame) and _numbers_rows(name, different):
             yield f"column '{name}' numbers the rows, or names them, it seems; if it says nothing else, {advice}"
 

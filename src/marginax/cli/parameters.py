@@ -21,7 +21,7 @@ def point_table(model: Any) -> str:
             if _is_repeated(index, axes):
                 continue
             label = _label(name, _words(axes, index))
-            rows.append([label, *(f"{number:.4g}" for number in each[(slice(None), *index)])])
+            rows.append([label, *map(_number, each[(slice(None), *index)])])
     return columns(rows)
 
 
@@ -31,11 +31,15 @@ def summary_text(model: Any, summary: Mapping[str, Mapping[str, float]]) -> str:
     heading = list(next(iter(summary.values())))
     rows = [["", *heading]]
     rows += [
-        [labels[name], *(f"{row[column]:.4g}" for column in heading)]
+        [labels[name], *(_number(row[column]) for column in heading)]
         for name, row in summary.items()
         if name in labels
     ]
     return columns(rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if np.isfinite(value) else "-"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
