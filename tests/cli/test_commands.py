@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from marginax.cli import main
 from marginax.mixture import load
 
+COMMAND = (sys.executable, "-m", "marginax.cli")
 FEW = ("--starts", "2", "--quiet")
 
 
@@ -53,6 +56,11 @@ def test_several_numbers_of_components_are_compared(folder: Path, capsys: Any):
     )  # fmt: skip
     assert status == 0
     found = json.loads(text)
+    model = load(out)
+    cells = data()[["my length"]]
+    assert found["log_likelihood"] == pytest.approx(model.score(cells) * 60)
+    assert found["bic"] == pytest.approx(model.bic(cells))
+    assert found["n_parameters"] == model.n_parameters_ == 5
     assert [row["components"] for row in found["comparison"]] == [1, 2]
     assert found["components"] == 2 == load(out).n_components
     assert found["criterion"] == "bic"
@@ -73,7 +81,10 @@ def test_the_result_of_a_fit_is_said_in_words(folder: Path, capsys: Any):
         *FEW,
     )
     assert status == 0
-    assert "GaussianMixture, 1 components, 60 rows, columns my length, visits" in text
+    assert "GaussianMixture, 1 component, 60 rows, columns my length, visits" in text
+    assert "5 parameters, log likelihood -" in text
+    assert "means[my length]" in text
+    assert "covariances[visits, my length]" in text
     assert "next: marginax report" in text
     assert said == ""
 
@@ -102,15 +113,155 @@ def test_predictions_are_those_of_the_model(folder: Path, capsys: Any):
     assert pd.read_csv(folder / "again.csv").columns[0] == "component"
 
 
-def test_predictions_go_to_standard_output_and_a_reader_may_stop(folder: Path):
-    command = f"marginax predict {folder}/model.mx {folder}/data.csv | head -n 2"
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PATH": path}
-    done = subprocess.run(
-        command, shell=True, capture_output=True, text=True, env=environment, timeout=120
+def started(*arguments: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
     )
-    assert len(done.stdout.splitlines()) == 2
-    assert "Traceback" not in done.stderr
+
+
+def test_predictions_go_to_standard_output_and_a_reader_may_stop(folder: Path):
+    """As `head` does."""
+    table = pd.concat([data()] * 300)  # more than a pipe holds
+    table.to_csv(folder / "long.csv", index=False)
+    with started("predict", folder / "model.mx", folder / "long.csv") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"my length,visits,city,component")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_standard_output_that_is_closed_is_said(folder: Path, capsys: Any, monkeypatch: Any):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["predict", str(folder / "model.mx"), str(folder / "data.csv")]) == 1
+    assert "standard output is closed; say with -o" in capsys.readouterr().err
+
+
+def test_what_the_model_does_not_use_is_passed_on_unchanged(folder: Path, capsys: Any):
+    table = (
+        data(10).astype({"visits": object}).assign(zip="007", note="NA", big="12345678901234567890")
+    )
+    late = pd.concat([table] * 30_000, ignore_index=True)
+    late.loc[len(late) - 1, "big"] = 'a "late" word, and more'
+    late.to_csv(folder / "late.csv", index=False)
+    out = folder / "late out.csv"
+    assert run(capsys, "predict", folder / "model.mx", folder / "late.csv", "-o", out)[0] == 0
+    before = (folder / "late.csv").read_text().splitlines()
+    after = out.read_text().splitlines()
+    assert len(before) == len(after)
+    assert all(a.startswith(f"{b},") for a, b in zip(after, before, strict=True))
+
+
+def test_columns_of_a_parquet_file_keep_their_types(folder: Path, capsys: Any):
+    table = pa.table(
+        {
+            "visits": [1, 20],
+            "other": [[1], None],
+            "my length": [0.5, None],
+            "big": [2**62 + 1, None],
+        }
+    )
+    pyarrow.parquet.write_table(table, folder / "typed.parquet")
+    command = ("predict", folder / "model.mx", folder / "typed.parquet", "-o")
+    assert run(capsys, *command, folder / "typed out.parquet")[0] == 0
+    found = pyarrow.parquet.read_table(folder / "typed out.parquet")
+    assert found.select(table.column_names).equals(table)
+    status, _, said = run(capsys, *command, folder / "typed.csv")
+    assert status == 1
+    assert "'other' has cells of type list" in said
+
+
+def test_categories_that_look_like_numbers_stay_words(folder: Path, capsys: Any):
+    table = data().assign(zip=np.where(data()["visits"] > 10, "007", "7"))
+    table.to_csv(folder / "zip.csv", index=False)
+    out = folder / "zip.mx"
+    fit = ("fit", folder / "zip.csv", "-k", "2", "--columns", "visits,zip", *FEW)
+    families = ("--poisson", "visits", "--categorical", "zip")
+    status, text, _ = run(capsys, *fit, *families, "-o", out)
+    assert status == 0
+    assert load(out).categories_ == {1: ("007", "7")}
+    assert "[zip=007]" in text
+    assert "poisson.rates[visits]" in text
+    answers = folder / "zip answers.csv"
+    status, _, said = run(capsys, "predict", out, folder / "zip.csv", "-o", answers)
+    assert (status, said) == (
+        0,
+        "60 rows: 40 in component 0, 20 in component 1; mean log density "
+        + said.partition("density ")[2],
+    )
+    (folder / "other.csv").write_text("visits,zip\n3,7\n3,8\n")
+    status, _, said = run(capsys, "predict", out, folder / "other.csv")
+    assert status == 1
+    assert "column 'zip': its cell in line 3 is '8', a category that the fit has not seen" in said
+
+
+def test_columns_that_are_true_or_false_are_fitted_and_predicted_alike(folder: Path, capsys: Any):
+    table = pd.DataFrame({"ok": [True, False] * 10, "a": np.arange(20.0) ** 2})
+    out = folder / "truth.mx"
+    for name in ("truth.csv", "truth.parquet"):
+        path = folder / name
+        table.to_csv(path, index=False) if name.endswith("csv") else table.to_parquet(path)
+        assert run(capsys, "fit", path, "-k", "1", "--bernoulli", "ok", *FEW, "-o", out)[0] == 0
+        assert run(capsys, "predict", out, path, "--quiet")[0] == 0
+
+
+def test_columns_that_number_the_rows_or_never_change_are_doubted(folder: Path, capsys: Any):
+    rng = np.random.default_rng(0)
+    values = {
+        "key": range(7, 57),
+        "same": 3,
+        "visits": rng.poisson(9.0, 50),
+        "a": rng.normal(size=50),
+    }
+    pd.DataFrame(values).to_csv(folder / "doubtful.csv", index=False)
+    fit = ("fit", folder / "doubtful.csv", "-k", "1", "-o", folder / "doubtful.mx", *FEW)
+    status, text, said = run(capsys, *fit, "--json")
+    assert status == 0
+    assert "column 'key' numbers the rows" in said
+    assert "--drop key" in said
+    assert "column 'same' is 3 in every row" in said
+    assert said.count("warning") == 2
+    assert len(json.loads(text)["warnings"]) == 2
+
+
+def test_the_posterior_of_a_fit_is_told_as_that_of_a_model(folder: Path, capsys: Any):
+    fit = ("fit", folder / "data.csv", "-k", "2", "--columns", "visits", "--quiet")
+    draws = ("--draws", "30", "--starts", "2")
+    for method in (("nuts", "--warmup", "50", "--chains", "1"), ("vi",)):
+        command = (*fit, *draws, "--method", *method, "-o", folder / "sure.mx")
+        status, text, _ = run(capsys, *command)
+        assert status == 0
+        assert "5.0%" in text
+        assert "means[component 1, visits]" in text
+        assert load(folder / "sure.mx").n_draws == 30
+    for option in ("--draws", "--warmup", "--chains"):
+        status, _, said = run(capsys, *fit, option, "7", "-o", folder / "sure.mx")
+        assert status == 1
+        assert f"{option} needs --method" in said
+
+
+def test_advice_names_options_of_the_command(folder: Path, capsys: Any):
+    command = ("fit", folder / "data.csv", "-k", "4", "--columns", "visits", "-o", folder / "a.mx")
+    status, text, said = run(capsys, *command, "--max-iter", "2", "--starts", "2", "--json")
+    assert status == 0
+    assert "raise --max-iter" in said
+    assert "max_iter" not in text + said
+    status, _, said = run(capsys, *command, "--criterion", "loo")
+    assert status == 1
+    assert "give --method nuts or vi, or take --criterion bic" in said
+
+
+def test_numbers_of_components_that_are_named_twice_are_fitted_once(folder: Path, capsys: Any):
+    command = ("fit", folder / "data.csv", "-k", "2,1,2", "--columns", "visits", "--starts", "1")
+    status, text, said = run(capsys, *command, "-o", folder / "c.mx")
+    assert status == 0
+    assert said.count("fitting") == 2
+    assert "fitting 1 component to 60 rows" in said
+    assert "components  parameters" in text
 
 
 def test_a_summary_as_json(folder: Path, capsys: Any):
@@ -158,7 +309,10 @@ def test_a_model_without_its_table_needs_it(folder: Path, capsys: Any):
         (["predict", "data.csv", "data.csv"], ["the file is damaged, or no file of Marginax"]),
         (["predict", "none.mx", "data.csv"], ["there is no file", "marginax fit"]),
         (["predict", "model.mx", "short.csv"], ["lacks the column 'visits'", "'my length'"]),
-        (["predict", "model.mx", "words.csv"], ["words.csv"]),
+        (["predict", "model.mx", "words.csv"], ["words.csv", "column 'my length'", "'long' in line 12"]),
+        (["predict", "model.mx", "halves.csv"], ["column 'visits'", "line 3 is 1.5", "whole numbers"]),
+        (["predict", "model.mx", "data.csv", "-o", "x.xlsx"], [".csv and .parquet", "not x.xlsx"]),
+        (["fit", "data.csv", "-k", "2", "--poisson", "visits", "--gamma", "visits"], ["both name column 'visits'"]),
         (["posterior", "none.mx", "-o", "x.mx"], ["there is no file"]),
         (["report", "none.mx", "-o", "x.html"], ["there is no file"]),
         (["serve", "none.mx"], ["there is no file"]),
@@ -171,7 +325,9 @@ def test_what_cannot_be_done_says_what_to_do(
 ):
     monkeypatch.chdir(folder)
     data()[["my length"]].to_csv("short.csv", index=False)
-    pd.DataFrame({"my length": ["long"], "visits": [1]}).to_csv("words.csv", index=False)
+    words = [*np.arange(10) / 4, "long"]
+    pd.DataFrame({"my length": words, "visits": 1}).to_csv("words.csv", index=False)
+    pd.DataFrame({"my length": 1.0, "visits": [1, 1.5]}).to_csv("halves.csv", index=False)
     more = ["-o", "x.mx", "--quiet"] if arguments[0] == "fit" else []
     status, text, message = run(capsys, *arguments, *more)
     assert (status, text) == (1, "")
@@ -229,6 +385,7 @@ def test_of_a_file_that_ends_badly_nothing_is_written(folder: Path, tmp_path: Pa
         ["fit", "data.csv", "-k", "x", "-o", "m"],
         ["fit", "data.csv", "-o", "m"],
         ["fit", "data.csv", "-k", "2", "-o", "m", "--method", "em"],
+        ["fit", "data.csv", "-k", "2", "-o", "m", "--columns", "age,age"],
         ["posterior", "m", "-o", "n", "--draws", "0"],
         ["serve", "m", "--port", "99999"],
     ],

@@ -7,12 +7,14 @@ JSON object. Exit status: 0 done, 1 failed, with a sentence that says what to do
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from marginax import __version__
 from marginax.cli import check, fit, posterior, predict, report, serve, tutorial
 from marginax.cli.common import Failure, say
+from marginax.cli.interrupts import Interrupts
 
 JOBS = (fit, predict, posterior, report, serve, check, tutorial)
 
@@ -31,12 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         job.add(commands)
     given = parser.parse_args(arguments)
     try:
-        return given.run(given)
+        with Interrupts() as given.interrupts:
+            status = given.run(given)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where it is known what to do if nobody reads it
+            given.interrupts.stop_if_asked()
+            return status
     except Failure as failure:
         say(f"marginax {given.command}: {failure}")
         return 1
     except BrokenPipeError:  # whoever read the results has had enough, as `head` has
-        sys.stdout = None
+        _nowhere()
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -45,3 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say(f"marginax {given.command}: stopped.")
         return 130
+
+
+def _nowhere() -> None:
+    """What is still to be written to standard output goes nowhere, instead of failing when Python ends."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from marginax.cli.wording import in_options
 
 
 class Failure(Exception):
@@ -41,15 +44,26 @@ def plain(value: Any) -> Any:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """What the library refuses with words is a failure with these words."""
+def explained(place: Callable[[int], str] | None = None) -> Iterator[None]:
+    """What the library refuses with words is a failure with these words, as someone at a terminal needs them.
+
+    Parameters
+    ----------
+    place : callable, optional
+        Where a row of the table, counted from 0, stands in its file.
+    """
     from marginax.language.errors import ModelError
     from marginax.storage import StorageError
 
     try:
         yield
     except (StorageError, ModelError, ValueError, TypeError) as error:
-        raise Failure(str(error)) from error
+        raise Failure(in_options(str(error), place)) from error
+
+
+def counted(count: int, thing: str) -> str:
+    """``"1 row"``, ``"2 rows"``."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def read_model(path: Path) -> Any:
@@ -103,8 +117,13 @@ def count(text: str) -> int:
 
 
 def names(text: str) -> list[str]:
-    """Names with commas between them."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    """Names with commas between them; one that has a comma in it stands in quotes, as in a CSV file."""
+    row = next(csv.reader([text], skipinitialspace=True), [])
+    found = [name.strip() for name in row if name.strip()]
+    double = sorted({name for name in found if found.count(name) > 1})
+    if double:
+        raise argparse.ArgumentTypeError(f"it names {', '.join(map(repr, double))} more than once")
+    return found
 
 
 def add_common(parser: argparse.ArgumentParser, random: bool = True) -> None:
@@ -144,19 +163,8 @@ def stored_table(model: Any, path: Path) -> Any:
         cells = model.table_[:, j]
         categories = model.categories_.get(j)
         columns[name] = cells if categories is None else _words(cells, categories)
-    return pd.DataFrame(columns)
-
-
-def columns_of(model: Any, frame: Any, path: Path) -> Any:
-    """The model's columns of a frame, in its order."""
-    known = [str(name) for name in frame.columns]
-    lacking = [name for name in model.column_names_ if name not in known]
-    if lacking:
-        raise Failure(
-            f"{path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(map(repr, lacking))} of the model; "
-            f"it has {', '.join(map(repr, known))}. Where nothing is known, an empty column does."
-        )
-    return frame[list(model.column_names_)]
+    frame = pd.DataFrame(columns)
+    return frame if hasattr(model, "feature_names_in_") else frame.to_numpy()
 
 
 def _words(cells: np.ndarray, categories: Any) -> np.ndarray:
@@ -175,6 +183,7 @@ def model_fits(model: Any) -> dict[str, Any]:
         "columns": list(model.column_names_),
         "rows": model.n_rows_,
         "parameters": model.parameters_,
+        "n_parameters": model.n_parameters_,
         "starts": model.fit_.restarts,
-        "warnings": list(model.warnings_),
+        "warnings": [in_options(message) for message in model.warnings_],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import warnings
 from pathlib import Path
 from shlex import quote
@@ -14,14 +15,17 @@ from marginax.cli.common import (
     add_common,
     add_job,
     check_writable,
-    count,
+    counted,
     explained,
     model_fits,
     names,
     say,
     show,
-    shows_progress,
 )
+from marginax.cli.doubtful import doubts
+from marginax.cli.fitting import add_fitting, fitting, say_warnings
+from marginax.cli.parameters import columns, point_table, summary_text
+from marginax.cli.wording import in_options
 
 EXAMPLES = """
 examples:
@@ -54,7 +58,7 @@ def components(text: str) -> list[int]:
             first, last = (int(part) for part in text.split(".."))
             found = list(range(first, last + 1))
         else:
-            found = [int(part) for part in text.split(",")]
+            found = list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         found = []
     if not found or min(found) < 1 or max(found) > MOST_COMPONENTS:
@@ -122,9 +126,7 @@ def add(commands: Any) -> None:
         choices=["loo", "bic"],
         help="what chooses among several K (default: loo with a posterior, otherwise bic)",
     )
-    parser.add_argument(
-        "--starts", type=count, default=10, metavar="N", help="starts of each fit (default: 10)"
-    )
+    add_fitting(parser)
     parser.add_argument(
         "--without-data",
         action="store_true",
@@ -142,76 +144,98 @@ def run(given: argparse.Namespace) -> int:
         check_writable(given.plot, given.data, given.out)
         if given.plot.suffix.lower() not in PICTURES:
             raise Failure(f"--plot writes {', '.join(PICTURES)}, not {given.plot.name}.")
-    frame = _chosen(tables.read(given.data, given), given)
-    with explained(), warnings.catch_warnings():
+    file = tables.opened(given.data, given)
+    chosen = _chosen(file, given)
+    named = _families(chosen, given)
+    options = fitting(given, given.method)
+    frame = tables.for_fit(file, chosen, named.get("categorical", []), quote)
+    doubtful = list(doubts(frame))
+    for message in doubtful:
+        say(f"warning: {message}")
+    with explained(file.place), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are in the result, and said below
-        estimator = _estimator(frame, given)
+        estimator = _estimator(chosen, named, given, options)
         from marginax.mixture import save, select
 
         def progress(number: int) -> None:
+            given.interrupts.stop_if_asked()
             if not given.quiet:
-                say(
-                    f"fitting {number} component{'s' if number > 1 else ''} to {len(frame)} rows ..."
-                )
+                say(f"fitting {counted(number, 'component')} to {counted(len(frame), 'row')} ...")
 
         found = select(
             frame, given.components, estimator, criterion=given.criterion, progress=progress
         )
+        given.interrupts.stop_if_asked()
         best = found.best
         save(given.out, best, None if given.without_data else frame)
+        summary = None if given.method == "map" else best.summary()
     if given.plot is not None:
         found.plot().savefig(given.plot, dpi=120)
-    data = model_fits(best) | {"model": str(given.out)}
-    text = _words(best, given.out)
+    bic = found.rows[found.chosen]["bic"]
+    likelihood = (best.n_parameters_ * math.log(best.n_rows_) - bic) / 2
+    data = model_fits(best) | {"model": str(given.out), "log_likelihood": likelihood, "bic": bic}
+    data["warnings"] = [*doubtful, *data["warnings"]]
+    if summary is not None:
+        data["summary"] = summary
+    text = [_heading(best, likelihood, bic)]
+    text.append(point_table(best) if summary is None else summary_text(best, summary))
+    if best.fit_.restarts:
+        text.append(best.fit_.restarts)
+    text.append(f"model written to {given.out}; next: marginax report {given.out} -o report.html")
     if len(given.components) > 1:
         data |= {"comparison": list(found.rows), "criterion": found.criterion}
-        text = f"{found}\n\n{text}"
-    show(given, text, data)
-    for message in best.warnings_:
-        say(f"warning: {message}")
+        text.insert(0, f"{_comparison(found)}\n")
+    show(given, "\n".join(text), data)
+    say_warnings(best)
     return 0
 
 
-def _chosen(frame: Any, given: argparse.Namespace) -> Any:
+def _chosen(file: tables.ParquetFile | tables.CsvFile, given: argparse.Namespace) -> list[str]:
     """The columns that are asked for."""
-    known = [str(name) for name in frame.columns]
-    frame.columns = known
+    known = file.names
     for name in [*(given.columns or []), *given.drop]:
         if name not in known:
             raise Failure(
                 f"{given.data} has no column '{name}'; its columns are: {', '.join(known)}."
             )
-    keep = [n for n in (given.columns or known) if n not in given.drop]
+    usual = [n for n in known if n not in file.index]
+    keep = [n for n in (given.columns or usual) if n not in given.drop]
     if not keep:
         raise Failure("no column is left to fit.")
-    return frame[keep]
+    return keep
 
 
-def _estimator(frame: Any, given: argparse.Namespace) -> Any:
+def _families(chosen: list[str], given: argparse.Namespace) -> dict[str, list[str]]:
+    """The columns of each family that an option names."""
+    named: dict[str, list[str]] = {}
+    owner: dict[str, str] = {}
+    for family in FAMILIES:
+        for name in getattr(given, family.replace("-", "_")):
+            if name not in chosen:
+                raise Failure(
+                    f"--{family} names column '{name}'; the columns are: {', '.join(chosen)}."
+                )
+            if name in owner:
+                raise Failure(
+                    f"--{owner[name]} and --{family} both name column '{name}'; give it one."
+                )
+            owner[name] = family
+            named.setdefault(family, []).append(name)
+    return named
+
+
+def _estimator(
+    chosen: list[str],
+    named: dict[str, list[str]],
+    given: argparse.Namespace,
+    options: dict[str, Any],
+) -> Any:
     """The estimator that the options describe."""
     from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel
     from marginax.mixture.gaussian_mixture import COVARIANCES
 
-    known = list(frame.columns)
-    named: dict[str, list[str]] = {}
-    for family in FAMILIES:
-        columns = getattr(given, family.replace("-", "_"))
-        for name in columns:
-            if name not in known:
-                raise Failure(
-                    f"--{family} names column '{name}'; the columns are: {', '.join(known)}."
-                )
-        if columns:
-            named[family] = columns
     owned = {name for columns in named.values() for name in columns}
-    rest = [name for name in known if name not in owned]
-    _refuse_words(frame, [n for n in known if n not in named.get("categorical", [])])
-    options = {
-        "method": given.method,
-        "n_init": given.starts,
-        "random_state": given.seed,
-        "verbose": shows_progress(given),
-    }
+    rest = [name for name in chosen if name not in owned]
     gaussian = COVARIANCES[given.covariance]
     groups: Any = [(family, family.replace("-", "_"), columns) for family, columns in named.items()]
     if rest:
@@ -223,37 +247,26 @@ def _estimator(frame: Any, given: argparse.Namespace) -> Any:
     return MixtureModel(components=groups, **options)
 
 
-def _refuse_words(frame: Any, columns: list[str]) -> None:
-    """Words where numbers are needed: is the column to be left out, or is it categories?"""
-    from marginax.mixture.tables import is_missing
-
-    for name in columns:
-        cells = frame[name]
-        if cells.dtype.kind in "fiub":
-            continue
-        for row, cell in enumerate(cells):
-            if is_missing(cell) or isinstance(cell, int | float):
-                continue
-            hint = ""
-            if isinstance(cell, str) and cell.replace(",", "").replace("-", "").isdecimal():
-                hint = " (Is it a decimal comma? Then: --decimal ,)"
-            raise Failure(
-                f"column '{name}' has words in it, such as {str(cell)!r} in row {row + 1}{hint}. Leave it out with "
-                f"--drop {quote(name)}, or take it for categories with --categorical {quote(name)}."
-            )
-
-
-def _words(model: Any, path: Path) -> str:
+def _heading(model: Any, likelihood: float, bic: float) -> str:
     """What was fitted, in words."""
-    parameters = model.parameters_
-    lines = [
-        f"{type(model).__name__}, {model.n_components} components, {model.n_rows_} rows, columns "
-        f"{', '.join(model.column_names_)}"
+    return (
+        f"{type(model).__name__}, {counted(model.n_components, 'component')}, {counted(model.n_rows_, 'row')}, columns "
+        f"{', '.join(model.column_names_)}\n"
+        f"{counted(model.n_parameters_, 'parameter')}, log likelihood {likelihood:.2f}, BIC {bic:.2f}"
+    )
+
+
+def _comparison(found: Any) -> str:
+    """The numbers of components side by side, the chosen one marked."""
+    heading = [name for name in found.rows[0] if name != "warnings"]
+    rows = [["", *heading]]
+    for number, row in enumerate(found.rows):
+        cells = [row[name] for name in heading]
+        texts = [f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells]
+        rows.append(["*" if number == found.chosen else "", *texts])
+    remarks = [
+        f"{counted(row['components'], 'component')}: {in_options(message)}"
+        for row in found.rows
+        for message in row["warnings"]
     ]
-    for name, value in parameters.items():
-        lines.append(f"  {name}:")
-        lines += [f"    {line}" for line in str(value.round(4)).splitlines()]
-    if model.fit_.restarts:
-        lines.append(model.fit_.restarts)
-    lines.append(f"model written to {path}; next: marginax report {path} -o report.html")
-    return "\n".join(lines)
+    return "\n".join([columns(rows), *remarks])

@@ -12,16 +12,16 @@ from marginax.cli.common import (
     add_common,
     add_job,
     check_writable,
-    columns_of,
-    count,
+    counted,
     explained,
     model_fits,
     read_model,
     say,
     show,
-    shows_progress,
     stored_table,
 )
+from marginax.cli.fitting import add_fitting, fitting, say_warnings
+from marginax.cli.parameters import summary_text
 
 
 def add(commands: Any) -> None:
@@ -42,17 +42,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="the table, if the model file has none"
     )
-    parser.add_argument(
-        "--draws", type=count, default=1000, metavar="N", help="of each chain (default: 1000)"
-    )
-    parser.add_argument(
-        "--warmup",
-        type=count,
-        default=500,
-        metavar="N",
-        help="steps of each chain that tune it (default: 500)",
-    )
-    parser.add_argument("--chains", type=count, default=4, metavar="N", help="(default: 4)")
+    add_fitting(parser, of_model=True)
     tables.add_reading(parser)
     add_common(parser)
 
@@ -61,41 +51,36 @@ def run(given: argparse.Namespace) -> int:
     """Run it."""
     model = read_model(given.model)
     check_writable(given.out, given.data)
+    place = None
     if given.data is None:
         table = stored_table(model, given.model)
     else:
-        table = columns_of(model, tables.read(given.data, given), given.data)
+        with explained():
+            table, file = tables.table_of(model, given.data, given)
+        place = file.place
     from sklearn.base import clone
 
-    from marginax.infer.summary import print_table
     from marginax.mixture import save
 
-    options = {
-        "method": "nuts",
-        "n_draws": given.draws,
-        "n_warmup": given.warmup,
-        "n_chains": given.chains,
-        "random_state": given.seed,
-        "verbose": shows_progress(given),
-    }
-    with explained(), warnings.catch_warnings():
+    with explained(place), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are in the result, and said below
+        drawn: Any = clone(model)
+        drawn.set_params(**fitting(given, "nuts"))
         if not given.quiet:
             say(
-                f"NUTS: {given.chains} chains of {given.warmup} + {given.draws} steps on {len(table)} rows ..."
+                f"NUTS: {counted(drawn.n_chains, 'chain')} of {drawn.n_warmup} + {drawn.n_draws} steps on "
+                f"{counted(len(table), 'row')} ..."
             )
-        drawn: Any = clone(model)
-        drawn.set_params(**options)
         series = {"lengths": model.lengths_} if model._is_chain else {}
-        drawn.fit(table if hasattr(model, "feature_names_in_") else table.to_numpy(), **series)
+        drawn.fit(table, **series)
+        given.interrupts.stop_if_asked()
         save(given.out, drawn, table if hasattr(model, "table_") else None)
         summary = drawn.summary()
     data = model_fits(drawn) | {"summary": summary, "model": str(given.out)}
-    if given.json:
-        show(given, "", data)
-    else:
-        print_table(summary)
-        print(f"posterior written to {given.out}; next: marginax report {given.out} -o report.html")
-    for message in drawn.warnings_:
-        say(f"warning: {message}")
+    text = (
+        f"{summary_text(drawn, summary)}\n"
+        f"posterior written to {given.out}; next: marginax report {given.out} -o report.html"
+    )
+    show(given, text, data)
+    say_warnings(drawn)
     return 0

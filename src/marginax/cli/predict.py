@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from marginax.cli.common import (
     Failure,
     add_job,
     check_writable,
-    columns_of,
+    counted,
     explained,
     read_model,
     say,
 )
+from marginax.cli.writing import check_suffix, is_parquet, writing
 
 
 def add(commands: Any) -> None:
@@ -29,7 +31,7 @@ def add(commands: Any) -> None:
         help="the component of each row of a file, with probabilities",
         description="Add to each row of a file its most probable component, the probability of each "
         "(averaged over the posterior, with its standard deviation, where the model has one), and its log density. The "
-        "file is read in pieces and may be larger than memory.",
+        "file is read in pieces and may be larger than memory. Its own columns are passed on as they stand.",
         epilog="examples:\n  marginax predict model.mx new.csv -o out.csv\n"
         "  marginax predict model.mx new.parquet -o out.parquet\n  marginax predict model.mx new.csv | head",
     )
@@ -55,18 +57,26 @@ def run(given: argparse.Namespace) -> int:
     model = read_model(given.model)
     if given.out is not None:
         check_writable(given.out, given.data, given.model)
+        check_suffix(given.out)
+    file = tables.opened(given.data, given)
+    tables.check_columns(model, file)
+    if not given.only:
+        _refuse_taken(model, file)
+    as_numbers = is_parquet(given.out) and isinstance(file, tables.CsvFile)
     counts, rows, total = np.zeros(model.n_components, int), 0, 0.0
-    with tables.writing(given.out) as write:
-        for frame in _frames(model, given):
-            with explained():
-                cells = _columns(model, frame, given.data)
+    with writing(given.out) as write:
+        # A hidden Markov model takes a table for one series.
+        for table in [file.whole()] if model._is_chain else file.pieces():
+            cells = tables.columns_of(model, file, table, rows)
+            with explained(partial(_place, file, rows)):
                 found = model.membership(cells)
                 # Of a series at a point estimate that is the path.
                 best = model.predict(cells) if model._is_chain else found.probabilities.argmax(1)
-            frame = _with(frame, given.only, best, found, _has_posterior(model))
-            write(frame)
+            if as_numbers:
+                table = _with_numbers(model, table, cells)
+            write(_with(table, given.only, _answers(model, best, found)))
             counts += np.bincount(best, minlength=model.n_components)
-            rows, total = rows + len(frame), total + float(found.log_density.sum())
+            rows, total = rows + len(best), total + float(found.log_density.sum())
     if not rows:
         raise Failure(f"{given.data} has no rows.")
     if given.json:
@@ -77,50 +87,60 @@ def run(given: argparse.Namespace) -> int:
     elif not given.quiet:
         shares = ", ".join(f"{n} in component {k}" for k, n in enumerate(counts))
         where = f"; written to {given.out}" if given.out else ""
-        say(f"{rows} rows: {shares}; mean log density {total / rows:.4f}{where}")
+        say(f"{counted(rows, 'row')}: {shares}; mean log density {total / rows:.4f}{where}")
     return 0
 
 
-def _frames(model: Any, given: argparse.Namespace) -> Any:
-    """The table in pieces; that of a hidden Markov model is one series, and whole."""
-    words = [model.column_names_[j] for j in model.categories_ if _are_words(model.categories_[j])]
-    if model._is_chain:
-        return [tables.read(given.data, given)]
-    numbers = [n for j, n in enumerate(model.column_names_) if j not in model.categories_]
-    return tables.pieces(given.data, given, words, numbers)
-
-
-def _are_words(categories: tuple[Any, ...]) -> bool:
-    return all(isinstance(category, str) for category in categories)
+def _place(file: tables.File, first: int, row: int) -> str:
+    """Where a row of a piece stands."""
+    return file.place(first + row)
 
 
 def _has_posterior(model: Any) -> bool:
     return len(next(iter(model.fit_.draws.values()))) > 1
 
 
-def _columns(model: Any, frame: Any, path: Path) -> Any:
-    """The model's columns, in its order."""
-    chosen = columns_of(model, frame, path)
-    if hasattr(model, "feature_names_in_"):
-        return chosen
-    return chosen.to_numpy()
+def _names(model: Any) -> list[str]:
+    """Of the columns that are added."""
+    each = range(model.n_components)
+    spread = [f"std_{k}" for k in each] if _has_posterior(model) else []
+    return ["component", *(f"probability_{k}" for k in each), *spread, "log_density"]
 
 
-def _with(frame: Any, only: bool, best: np.ndarray, found: Any, has_posterior: bool) -> Any:
-    """The frame with the answers as new columns."""
-    import pandas as pd
+def _answers(model: Any, best: np.ndarray, found: Any) -> dict[str, np.ndarray]:
+    """The columns that are added."""
+    spread = found.spread.T if _has_posterior(model) else ()
+    values = [best, *found.probabilities.T, *spread, found.log_density]
+    return dict(zip(_names(model), values, strict=True))
 
-    new = {"component": best}
-    new |= {f"probability_{k}": p for k, p in enumerate(found.probabilities.T)}
-    if has_posterior:
-        new |= {f"std_{k}": s for k, s in enumerate(found.spread.T)}
-    new["log_density"] = found.log_density
-    if only:
-        return pd.DataFrame(new)
-    taken = [name for name in new if name in frame.columns]
+
+def _refuse_taken(model: Any, file: tables.File) -> None:
+    taken = [name for name in _names(model) if name in file.names]
     if taken:
         raise Failure(
             f"the input has the columns {', '.join(map(repr, taken))} already; give --only, which leaves those of the "
             "input out, or rename them."
         )
-    return frame.assign(**new)
+
+
+def _with_numbers(model: Any, table: Any, cells: Any) -> Any:
+    """What a Parquet file has as numbers, if the model has taken the texts of a CSV file for such."""
+    import pyarrow as pa
+
+    by_column = np.asarray(cells, object).T
+    for j, name in enumerate(model.column_names_):
+        if j not in model.categories_:
+            values = pa.array(by_column[j].astype(np.float64), from_pandas=True)
+            table = table.set_column(table.column_names.index(name), name, values)
+    return table
+
+
+def _with(table: Any, only: bool, answers: dict[str, np.ndarray]) -> Any:
+    """A piece of the input, unchanged, and the answers as new columns."""
+    import pyarrow as pa
+
+    if only:
+        return pa.table(answers)
+    for name, values in answers.items():
+        table = table.append_column(name, pa.array(values))
+    return table

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import marginax.cli.tables as tables
-from marginax.cli.common import add_job, check_writable, columns_of, explained, read_model, say
+from marginax.cli.common import add_job, check_writable, explained, read_model, say
 
 
 def add(commands: Any) -> None:
@@ -39,10 +39,11 @@ def run(given: argparse.Namespace) -> int:
 
     model = read_model(given.model)
     check_writable(given.out, given.model, given.data)
-    table = None
+    table, place = None, None
     if given.data is not None:
-        table = columns_of(model, tables.read(given.data, given), given.data)
-    with explained():
+        table, file = tables.table_of(model, given.data, given)
+        place = file.place
+    with explained(place):
         write_report(given.out, model, table)
     say(f"report written to {given.out}")
     return 0

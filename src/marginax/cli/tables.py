@@ -1,55 +1,51 @@
-"""CSV and Parquet files as tables, whole or in pieces; Arrow reads and writes them.
+"""CSV and Parquet files as tables, whole or in pieces; Arrow reads them.
 
-What a CSV file does not say of itself is found out and said aloud: what stands between columns, whether the first line
-has their names. What would be guessing (words in a column of numbers, decimal commas) is an error that names the
-option to give.
+Cells of a CSV file stay the texts that they are until a column is asked for as numbers or categories (`cells`). So
+what no model uses can be passed on unchanged, and a cell that cannot be used is found where it stands.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import io
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from marginax.cli import cells
+from marginax.cli.common import Failure, counted
+from marginax.cli.layout import (
+    EMPTY,
+    Layout,
+    layout_of,
+    not_unicode,
+    refuse_double,
+    refuse_unclosed,
+    unclosed,
+)
 
-from marginax.cli.common import Failure, say
-from marginax.storage.atomic import replacing
-
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-EMPTY = ["", "NA", "N/A", "na", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "?", "-", "."]
-"""What stands for a missing cell."""
-LOOKED_AT = 2**16
 PIECE = 2**22
 """Bytes of a CSV file that are read at once."""
 ROWS = 2**14
 """Rows of a Parquet file that are read at once."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a CSV file is written."""
-
-    separator: str
-    has_header: bool
-    decimal: str
-    names: tuple[str, ...]
+MISSING = (
+    f"Cells that are empty, or hold one of {' '.join(EMPTY[1:])} and nothing else, are missing."
+)
+"""For help."""
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """Options that say how a table is written."""
-    parser.add_argument(
+    group = parser.add_argument_group("how the file is written", MISSING)
+    group.add_argument(
         "--sep", metavar="CHAR", help="what stands between columns; found out if not given"
     )
-    parser.add_argument(
+    group.add_argument(
         "--no-header", action="store_true", help="the first line has values, not names of columns"
     )
-    parser.add_argument(
+    group.add_argument(
         "--decimal",
         metavar="CHAR",
         default=".",
@@ -58,207 +54,253 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def is_parquet(path: Path) -> bool:
-    """By its name, and by what it begins with."""
+@dataclass(frozen=True)
+class File:
+    """A file with a table."""
+
+    path: Path
+    names: tuple[str, ...]
+    """Of its columns."""
+    index: tuple[str, ...] = field(default=(), kw_only=True)
+    """Names of columns that are the index of a pandas frame, and no data."""
+
+    def pieces(self) -> Iterator[Any]:
+        """The table in pieces, as Arrow's tables, in memory that does not grow with the file."""
+        raise NotImplementedError
+
+    def whole(self) -> Any:
+        """The whole table."""
+        import pyarrow as pa
+
+        found = list(self.pieces())
+        if not found:
+            raise Failure(f"{self.path} has no rows.")
+        return pa.concat_tables(found)
+
+    def place(self, row: int) -> str:
+        """Where a row, counted from 0, stands in the file."""
+        return f"row {row + 1}"
+
+    def numbers(self, table: Any, name: str, advice: str, first: int = 0) -> Any:
+        """A column of a piece as numbers; ``first``: the number of the piece's first row."""
+        return cells.numbers(
+            table[name],
+            name,
+            self.path,
+            lambda row: self.place(first + row),
+            advice,
+            self._decimal(),
+        )
+
+    def _decimal(self) -> str:
+        return "."
+
+
+@dataclass(frozen=True)
+class ParquetFile(File):
+    """Cells are of the types that the file says."""
+
+    def pieces(self) -> Iterator[Any]:
+        """The table in pieces."""
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        with _explained(self.path), parquet.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(ROWS):
+                yield pa.Table.from_batches([batch])
+
+
+@dataclass(frozen=True)
+class CsvFile(File):
+    """Cells are texts, as they stand in the file."""
+
+    layout: Layout
+
+    def pieces(self) -> Iterator[Any]:
+        """The table in pieces."""
+        import pyarrow as pa
+        import pyarrow.csv
+
+        with _explained(self.path, self.layout):
+            reader = pyarrow.csv.open_csv(
+                self.path,
+                read_options=pyarrow.csv.ReadOptions(
+                    block_size=max(PIECE, 4 * self.layout.longest),
+                    column_names=self.names,
+                    skip_rows=self.layout.skipped,
+                ),
+                parse_options=pyarrow.csv.ParseOptions(delimiter=self.layout.separator),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=dict.fromkeys(self.names, pa.string()), strings_can_be_null=False
+                ),
+            )
+            with reader:
+                for batch in reader:
+                    if any(_has_line_breaks(column) for column in batch.columns):
+                        _refuse_line(self.path, self.layout)
+                    if batch.num_rows:
+                        yield pa.Table.from_batches([batch])
+
+    def place(self, row: int) -> str:
+        """The line of a row; Arrow leaves out empty ones."""
+        with open(self.path, encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, 1):
+                if number > self.layout.skipped and line != "\n":
+                    if row == 0:
+                        return f"line {number}"
+                    row -= 1
+        raise IndexError(row)
+
+    def _decimal(self) -> str:
+        return self.layout.decimal
+
+
+def opened(path: Path, given: argparse.Namespace) -> ParquetFile | CsvFile:
+    """A file, by what it begins with: how it is written, and the names of its columns.
+
+    Raises
+    ------
+    Failure
+        When there is none, or it is no table.
+    """
     if not path.exists():
         raise Failure(f"there is no file {path}.")
     if path.is_dir():
         raise Failure(f"{path} is a folder; give a CSV or Parquet file.")
+    if not path.is_file():
+        raise Failure(
+            f"{path} is no ordinary file, and can be read only once, but is looked at before it is read; save what "
+            "comes from there in a file."
+        )
     with open(path, "rb") as file:
-        return file.read(4) == b"PAR1"
+        is_parquet = file.read(4) == b"PAR1"
+    if not is_parquet:
+        layout = layout_of(path, given)
+        return CsvFile(path, layout.names, layout)
+    import pyarrow.parquet as parquet
 
-
-def read(path: Path, given: argparse.Namespace) -> Any:
-    """A whole table as a pandas frame."""
-    with _arrow_explained(path):
-        if is_parquet(path):
-            import pyarrow.parquet as parquet
-
-            table = parquet.read_table(path)
-        else:
-            layout = _layout(path, given)
-            table = _csv(path, layout, max(path.stat().st_size + 1, PIECE)).read_all()
-        if table.num_rows == 0:
-            raise Failure(f"{path} has no rows.")
-        return _as_frame(table)
-
-
-def pieces(
-    path: Path, given: argparse.Namespace, words: Sequence[str], numbers: Sequence[str]
-) -> Iterator[Any]:
-    """A table in pieces, as pandas frames, in memory that does not grow with the file.
-
-    Parameters
-    ----------
-    path : Path
-    given : Namespace
-        Options of `add_reading`.
-    words, numbers : sequences of str
-        Columns that are read as text and as numbers; others as they seem to be.
-    """
-    with _arrow_explained(path):
-        if is_parquet(path):
-            import pyarrow.parquet as parquet
-
-            with parquet.ParquetFile(path) as file:
-                yield from (_as_frame(batch) for batch in file.iter_batches(ROWS))
-            return
-        layout = _layout(path, given)
-        with _csv(path, layout, PIECE, words, numbers) as reader:
-            for batch in reader:
-                if batch.num_rows:
-                    yield _as_frame(batch)
-
-
-@contextmanager
-def writing(path: Path | None) -> Iterator[Any]:
-    """A function that appends a pandas frame to a file, CSV or by its name Parquet; None: standard output, CSV."""
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    writer: list[Any] = []
-
-    with ExitStack() as stack:
-        file = _standard_output() if path is None else stack.enter_context(replacing(path))
-        sink: Any = pa.PythonFile(file, "w")
-
-        def write(frame: Any) -> None:
-            table = pa.Table.from_pandas(frame, preserve_index=False)
-            if not writer:
-                if path is not None and path.suffix.lower() in (".parquet", ".pq"):
-                    writer.append(pyarrow.parquet.ParquetWriter(sink, table.schema))
-                else:
-                    writer.append(pyarrow.csv.CSVWriter(sink, table.schema))
-                stack.callback(writer[0].close)
-            writer[0].write_table(
-                table.cast(writer[0].schema if hasattr(writer[0], "schema") else table.schema)
-            )
-
-        yield write
-
-
-def _standard_output() -> Any:
-    import sys
-
-    return sys.stdout.buffer
-
-
-def _as_frame(table: Any) -> Any:
-    """Arrow's dictionaries and null columns as plain ones."""
-    frame = table.to_pandas()
-    for name in frame.columns:
-        if frame[name].dtype == object and all(cell is None for cell in frame[name]):
-            frame[name] = np.nan
-    return frame
-
-
-def _csv(
-    path: Path, layout: Layout, block: int, words: Sequence[str] = (), numbers: Sequence[str] = ()
-) -> Any:
-    import pyarrow as pa
-    import pyarrow.csv
-
-    known = {name: pa.string() for name in words} | {name: pa.float64() for name in numbers}
-    return pyarrow.csv.open_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(
-            block_size=block, column_names=layout.names, skip_rows=1 if layout.has_header else 0
-        ),
-        parse_options=pyarrow.csv.ParseOptions(
-            delimiter=layout.separator, newlines_in_values=False
-        ),
-        convert_options=pyarrow.csv.ConvertOptions(
-            null_values=EMPTY,
-            strings_can_be_null=True,
-            decimal_point=layout.decimal,
-            column_types=known,
-        ),
+    with _explained(path):
+        schema: Any = parquet.read_schema(path)
+    refuse_double(path, schema.names)
+    index = (schema.pandas_metadata or {}).get("index_columns", ())
+    return ParquetFile(
+        path, tuple(schema.names), index=tuple(n for n in index if isinstance(n, str))
     )
 
 
-def _layout(path: Path, given: argparse.Namespace) -> Layout:
-    """What a CSV file looks like, by its first lines and what was said."""
-    with open(path, "rb") as file:
-        begin = file.read(LOOKED_AT)
-    if b"\0" in begin:
-        raise Failure(f"{path} is no text; give a CSV or Parquet file.")
-    try:
-        text = begin.decode("utf-8-sig", errors="strict" if len(begin) < LOOKED_AT else "ignore")
-    except UnicodeDecodeError:
-        raise Failure(
-            f"{path} is not UTF-8 text; save it as UTF-8 (in Excel: 'CSV UTF-8'), or: iconv -t UTF-8"
-        ) from None
-    lines = [line for line in text.splitlines() if line.strip()]
-    if len(begin) == LOOKED_AT and len(lines) > 1:
-        lines = lines[:-1]  # the last may be cut
-    if not lines:
-        raise Failure(f"{path} is empty.")
-    separator = given.sep or _separator(lines)
-    if separator in ("\\t", "tab"):
-        separator = "\t"
-    if len(separator) != 1:
-        raise Failure(f"--sep must be one character, or 'tab', not {separator!r}.")
-    rows = list(csv.reader(io.StringIO("\n".join(lines[:50])), delimiter=separator))
-    first = [cell.strip() for cell in rows[0]]
-    widths = {len(row) for row in rows}
-    if len(widths) > 1:
-        number = next(i for i, row in enumerate(rows) if len(row) != len(first))
-        raise Failure(
-            f"{path}: line {number + 1} has {len(rows[number])} columns and the first line {len(first)}. Between "
-            f"columns {SEPARATORS.get(separator, repr(separator))} are expected; say what it is with --sep, or mend "
-            "the line."
-        )
-    has_header = not given.no_header and not all(_is_number(cell, given.decimal) for cell in first)
-    if not given.sep and separator != ",":
-        say(f"{path.name}: read with {SEPARATORS[separator]} between columns.")
-    if not has_header:
-        if not given.no_header:
-            say(
-                f"{path.name}: the first line has only numbers, so the columns are called x0, x1, ..."
+def for_fit(
+    file: ParquetFile | CsvFile, columns: Sequence[str], categorical: Sequence[str], quoted: Any
+) -> Any:
+    """Columns of a file as a pandas frame to fit to: numbers, and texts where they are categories.
+
+    Parameters
+    ----------
+    file : File
+    columns, categorical : sequences of str
+        Which columns; which of them are categories.
+    quoted : callable
+        A name as it is written in a terminal.
+    """
+    import pandas as pd
+
+    table = file.whole()
+    found = {}
+    for name in columns:
+        if name in categorical:
+            found[name] = pd.Series(cells.categories(table[name], name, file.path), dtype=object)
+        else:
+            advice = (
+                f"Leave the column out with --drop {quoted(name)}, or take it for categories with --categorical "
+                f"{quoted(name)}."
             )
-        return Layout(separator, False, given.decimal, tuple(f"x{j}" for j in range(len(first))))
-    named = [name or f"x{j}" for j, name in enumerate(first)]
-    double = sorted({name for name in named if named.count(name) > 1})
-    if double:
+            found[name] = file.numbers(table, name, advice)
+    return pd.DataFrame(found)
+
+
+def columns_of(model: Any, file: File, table: Any, first: int = 0) -> Any:
+    """The model's columns of a piece of a file, in its order, as the model takes them.
+
+    Parameters
+    ----------
+    model : Estimator
+        Fitted.
+    file : File
+    table : Arrow's table
+        A piece of it.
+    first : int
+        The number of its first row.
+    """
+    import pandas as pd
+
+    check_columns(model, file)
+    found = {}
+    for j, name in enumerate(model.column_names_):
+        if j in model.categories_:
+            known = model.categories_[j]
+            found[name] = pd.Series(
+                cells.categories(table[name], name, file.path, known), dtype=object
+            )
+        else:
+            advice = "The model has numbers there; where a cell is not known, leave it empty."
+            found[name] = file.numbers(table, name, advice, first)
+    frame = pd.DataFrame(found)
+    return frame if hasattr(model, "feature_names_in_") else frame.to_numpy()
+
+
+def table_of(model: Any, path: Path, given: argparse.Namespace) -> tuple[Any, File]:
+    """A whole file as the model takes it, and the file."""
+    file = opened(path, given)
+    return columns_of(model, file, file.whole()), file
+
+
+def check_columns(model: Any, file: File) -> None:
+    """A file has the columns of a model."""
+    lacking = [name for name in model.column_names_ if name not in file.names]
+    if lacking:
         raise Failure(
-            f"{path}: several columns are called {', '.join(map(repr, double))}; rename them."
+            f"{file.path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(map(repr, lacking))} of the "
+            f"model; it has {', '.join(map(repr, file.names))}. Where nothing is known, an empty column does."
         )
-    return Layout(separator, True, given.decimal, tuple(named))
-
-
-def _separator(lines: Sequence[str]) -> str:
-    """The character that stands in every line equally often; of several, the most frequent."""
-    best, most = ",", 0
-    for candidate in SEPARATORS:
-        counts = {
-            len(row) for row in csv.reader(io.StringIO("\n".join(lines[:50])), delimiter=candidate)
-        }
-        if len(counts) == 1 and (found := counts.pop()) > max(most, 1):
-            best, most = candidate, found
-    return best
-
-
-def _is_number(cell: str, decimal: str) -> bool:
-    try:
-        float(cell.replace(decimal, "."))
-    except ValueError:
-        return cell in EMPTY
-    return True
 
 
 @contextmanager
-def _arrow_explained(path: Path) -> Iterator[None]:
-    """Arrow's errors, as failures that say which file."""
+def _explained(path: Path, layout: Layout | None = None) -> Iterator[None]:
+    """Arrow's errors, as failures that say where and what to do."""
     import pyarrow as pa
 
     try:
         yield
     except pa.ArrowInvalid as error:
         text = str(error)
-        hint = ""
-        if "conversion error" in text:
-            hint = " Is a cell no number, or written with a decimal comma (--decimal ,)?"
-        if "Expected" in text and "columns" in text:
-            hint = " Say with --sep what stands between columns, or mend the line."
-        raise Failure(f"{path}: {text.rstrip('.')}.{hint}") from error
+        if "UTF8" in text or "UTF-8" in text:
+            raise Failure(not_unicode(path)) from error
+        if layout is not None:
+            _refuse_line(path, layout)
+        raise Failure(f"{path}: {text.rstrip('.')}.") from error
+    except pa.ArrowNotImplementedError as error:
+        raise Failure(f"{path}: Arrow cannot read it: {error}") from error
+
+
+def _has_line_breaks(column: Any) -> bool:
+    """Where a quote is missing, a cell goes on for lines, of which Arrow says nothing."""
+    import pyarrow.compute
+
+    compute: Any = pyarrow.compute
+    return compute.any(compute.match_substring(column, "\n")).as_py() is True
+
+
+def _refuse_line(path: Path, layout: Layout) -> None:
+    """Name the first line of a CSV file that is not like the others."""
+    width = len(layout.names)
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if number <= layout.skipped or line == "\n":
+                continue
+            if unclosed([(number, line.rstrip("\n"))], layout.separator):
+                refuse_unclosed(path, number)
+            row = next(csv.reader([line], delimiter=layout.separator))
+            if len(row) != width:
+                raise Failure(
+                    f"{path}: line {number} has {counted(len(row), 'column')}, and there should be {width}. Say with "
+                    "--sep what stands between columns, or mend the line."
+                )

@@ -163,6 +163,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
             )
             cells = np.asarray(checked)
         else:
+            X = X if tables.is_frame(X) else tables.cell_by_cell(X)
             validate_data(self, X, reset=learn, skip_check_array=True)
             if learn:
                 self.categories_ = {

@@ -2,6 +2,9 @@
 
 A table becomes an array of float64 with NaN where a cell is missing; words and other categories become
 their number among the categories that the fit has seen. What cannot be is refused with the column's name.
+
+Nested lists are taken cell by cell. An array of texts that numpy has made of words and NaN together is refused where it
+has a cell "nan", as nobody can tell any more whether that was a word.
 """
 
 from __future__ import annotations
@@ -13,6 +16,13 @@ from typing import Any
 import numpy as np
 
 SHOWN = 8
+MADE_OF_NOTHING = ("nan", "None", "NaT", "<NA>")
+"""What numpy writes for a missing cell in an array of texts."""
+OTHER_KINDS = {
+    "c": "complex numbers; give their parts as two columns",
+    "M": "dates; give numbers, such as days since the first, or texts",
+    "m": "durations; give numbers, such as seconds, or texts",
+}
 
 
 def is_frame(table: Any) -> bool:
@@ -24,15 +34,20 @@ def column_names(table: Any) -> list[str]:
     """The names of a frame's columns, or x0, x1, ... of an array's."""
     if is_frame(table):
         return [str(name) for name in table.columns]
-    shape = np.asarray(table).shape
+    shape = cell_by_cell(table).shape
     return [f"x{j}" for j in range(shape[1] if len(shape) == 2 else 0)]
+
+
+def cell_by_cell(table: Any) -> np.ndarray:
+    """A table that is no frame as an array; cells of lists stay what they are, where numpy would make texts of all."""
+    return np.array(table, object) if isinstance(table, list | tuple) else np.asarray(table)
 
 
 def column(table: Any, index: int) -> np.ndarray:
     """One column, as an array of whatever it holds."""
     if is_frame(table):
         return np.asarray(table[table.columns[index]])
-    return np.asarray(table)[:, index]
+    return cell_by_cell(table)[:, index]
 
 
 def is_missing(cell: Any) -> bool:
@@ -46,10 +61,10 @@ def is_missing(cell: Any) -> bool:
 
 
 def has_words(table: Any) -> bool:
-    """Whether a table is a frame with columns that are not numbers, so that the column at fault can be named."""
-    return is_frame(table) and any(
-        column(table, j).dtype.kind not in "fiub" for j in range(len(table.columns))
-    )
+    """Whether a table has columns that are not numbers, so that the column at fault can be named: frames, and dates."""
+    if not is_frame(table):
+        return isinstance(table, np.ndarray) and table.dtype.kind in "Mm" and table.ndim == 2
+    return any(column(table, j).dtype.kind not in "fiub" for j in range(len(table.columns)))
 
 
 def cells(table: Any, names: Sequence[str], categories: Mapping[int, Sequence[Any]]) -> np.ndarray:
@@ -86,6 +101,7 @@ def as_numbers(cells: np.ndarray, name: str) -> np.ndarray:
     ValueError
         When there is something else in it; the message has the first such cell.
     """
+    _refuse_other_kinds(cells, name)
     if cells.dtype.kind in "fiub":
         return cells.astype(np.float64)
     found = np.full(len(cells), np.nan)
@@ -93,6 +109,8 @@ def as_numbers(cells: np.ndarray, name: str) -> np.ndarray:
         if is_missing(cell):
             continue
         try:
+            if isinstance(cell, np.complexfloating):
+                raise TypeError  # where numpy would drop half of it
             found[row] = float(cell)
         except (TypeError, ValueError):
             raise ValueError(
@@ -104,10 +122,11 @@ def as_numbers(cells: np.ndarray, name: str) -> np.ndarray:
 
 def categories_of(cells: np.ndarray, name: str) -> tuple[Any, ...]:
     """The different values of a column, in order; words, numbers or truth values."""
-    found = {plain(cell) for cell in cells if not is_missing(cell)}
+    _refuse_other_kinds(cells, name)
+    found = {category_key(cell): plain(cell) for cell in cells if not is_missing(cell)}
     if not found:
         raise ValueError(f"column '{name}': all its cells are missing.")
-    return tuple(sorted(found, key=lambda value: (isinstance(value, str), value)))
+    return tuple(found[key] for key in sorted(found))
 
 
 def as_codes(cells: np.ndarray, categories: Sequence[Any], name: str) -> np.ndarray:
@@ -118,12 +137,13 @@ def as_codes(cells: np.ndarray, categories: Sequence[Any], name: str) -> np.ndar
     ValueError
         For a category that is not among them.
     """
-    number = {category: float(code) for code, category in enumerate(categories)}
+    _refuse_other_kinds(cells, name)
+    number = {category_key(category): float(code) for code, category in enumerate(categories)}
     found = np.full(len(cells), np.nan)
     for row, cell in enumerate(cells):
         if is_missing(cell):
             continue
-        code = number.get(plain(cell))
+        code = number.get(category_key(cell))
         if code is None:
             raise ValueError(
                 f"column '{name}': its cell in row {row} is {plain(cell)!r}, a category that the fit has not seen; it "
@@ -131,6 +151,29 @@ def as_codes(cells: np.ndarray, categories: Sequence[Any], name: str) -> np.ndar
             )
         found[row] = code
     return found
+
+
+def category_key(category: Any) -> tuple[str, Any]:
+    """What tells a category from others: 1 and 1.0 are the same; True, for Python 1 as well, and "1" are not."""
+    value = plain(category)
+    kind = "text" if isinstance(value, str) else "bool" if isinstance(value, bool) else "number"
+    return kind, value
+
+
+def _refuse_other_kinds(cells: np.ndarray, name: str) -> None:
+    """Raise a ValueError for a column that is neither numbers nor categories, or was missing cells once."""
+    kind = cells.dtype.kind
+    if kind in OTHER_KINDS:
+        raise ValueError(
+            f"column '{name}': its cells are {OTHER_KINDS[kind]}, or leave the column out."
+        )
+    made = np.isin(cells, MADE_OF_NOTHING) if kind == "U" else np.zeros(0, bool)
+    if made.any():
+        row = int(np.argmax(made))
+        raise ValueError(
+            f"column '{name}': its cell in row {row} is the text {str(cells[row])!r}, which numpy makes of a missing "
+            "cell when numbers and words are in one array. Give a frame, or np.array(rows, dtype=object)."
+        )
 
 
 def plain(cell: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from marginax.mixture.tables import shortened
+from marginax.mixture.tables import category_key, shortened
 from marginax.serve.problems import Problem, fault, shown
 
 NUMBERS = {float, int, type(None)}
@@ -79,15 +79,14 @@ class Column:
     def _codes(
         self, values: Sequence[Any], categories: tuple[Any, ...]
     ) -> tuple[np.ndarray, list[tuple[int, str]]]:
-        # For Python True is 1; here they are apart.
-        code = {(isinstance(c, bool), c): float(number) for number, c in enumerate(categories)}
+        code = {category_key(c): float(number) for number, c in enumerate(categories)}
         found, faults = np.full(len(values), np.nan), []
         for row, value in enumerate(values):
             if value is None:
                 continue
             known = None
             if isinstance(value, str | int | float):
-                known = code.get((isinstance(value, bool), value))
+                known = code.get(category_key(value))
             if known is None:
                 faults.append(
                     (
