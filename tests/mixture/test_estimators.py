@@ -390,6 +390,24 @@ def test_a_fit_that_is_interrupted_is_no_fit(monkeypatch: pytest.MonkeyPatch):
         GaussianMixture(2, random_state=0).fit(np.arange(20.0)[:, None])
 
 
+def test_a_sample_that_is_interrupted_is_no_sample(monkeypatch: pytest.MonkeyPatch):
+    from contextlib import contextmanager
+    from itertools import count
+
+    @contextmanager
+    def after_some_draws():
+        asked = count()
+        yield lambda: next(asked) > 8
+
+    monkeypatch.setattr("marginax.infer.mcmc.sampling.interruptible", after_some_draws)
+    model = GaussianMixture(
+        1, method="nuts", n_draws=50_000, n_warmup=20, n_chains=1, random_state=0
+    )
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(np.arange(20.0)[:, None])
+    assert not hasattr(model, "fit_")
+
+
 def test_numbers_too_large_to_compute_with_are_named():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="column 'x1'.*too large"):

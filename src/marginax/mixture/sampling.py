@@ -126,6 +126,8 @@ def sampled(design: Design, rows: Rows, settings: Settings, found: Fit) -> Fit:
     said += _troubles(mcmc.get_extra_fields())
     relabelled = ""
     by_chain = {n: np.asarray(v) for n, v in mcmc.get_samples(group_by_chain=True).items()}
+    if next(iter(by_chain.values())).shape[1] < settings.draws:  # `MCMC` keeps what it has
+        raise KeyboardInterrupt
     if design.components > 1 and is_exchangeable(design):
         renamed = relabel(
             design.model,

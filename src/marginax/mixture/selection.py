@@ -51,10 +51,14 @@ class Selection:
     def __str__(self) -> str:
         """The table, the chosen row marked."""
         names = [name for name in self.rows[0] if name != "warnings"]
-        lines = ["  " + "".join(f"{name:>16}" for name in names)]
-        for number, row in enumerate(self.rows):
-            cells = "".join(f"{_shown(row[name]):>16}" for name in names)
-            lines.append(("* " if number == self.chosen else "  ") + cells)
+        rows = [names, *([_shown(row[name]) for name in names] for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
+            for row in rows
+        ]
+        marked = self.chosen + 1
+        lines = [("* " if n == marked else "  ") + line for n, line in enumerate(lines)]
         lines += [
             f"{row['components']} components: {message}"
             for row in self.rows
