@@ -170,7 +170,8 @@ def _kernel_and_starts(
         kernel, away = NUTS(design.model), APART * noise
     parts = np.split(away, np.cumsum([free[n].size for n in names])[:-1], axis=1)
     begin = {
-        n: free[n] + part.reshape(-1, *free[n].shape) for n, part in zip(names, parts, strict=True)
+        n: free[n] + part.reshape(len(part), *free[n].shape)
+        for n, part in zip(names, parts, strict=True)
     }
     return kernel, begin
 
