@@ -66,6 +66,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/compile_time.py
 	$(BIN)/python benchmarks/hmm.py
 	$(BIN)/python benchmarks/gaussian_mixture.py
+	$(BIN)/python benchmarks/estimators.py
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/import_time.py
 

@@ -1,5 +1,7 @@
 """The most probable parameters: what EM and L-BFGS find, how fast, and of which density."""
 
+import subprocess
+import sys
 import warnings
 from typing import Any
 
@@ -312,3 +314,29 @@ def test_where_priors_tell_components_apart_their_numbers_stay():
     assert fitted.weights_[1] > 0.7
     assert fitted.posterior_["weights"].mean(0)[1] > 0.7
     assert fitted.fit_.relabelled == ""
+
+
+# -- programs that must come to an end
+
+
+@pytest.mark.slow
+def test_many_patterns_of_missing_cells_do_not_make_threads_wait_for_each_other():
+    """LAPACK's batched calls did, at random, without end; in a process of its own that can be given up."""
+    program = """
+import subprocess
+import sys
+import warnings
+import numpy as np
+from marginax.mixture import GaussianMixture
+warnings.simplefilter("ignore")
+rng = np.random.default_rng(0)
+X = rng.normal(size=(600, 12))
+X[300:] += 2
+X[rng.random(X.shape) < 0.1] = np.nan
+assert len(np.unique(np.isnan(X), axis=0)) > 150
+print(np.isfinite(GaussianMixture(2, n_init=10, random_state=0).fit(X).score(X)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout.strip() == "True"
