@@ -50,7 +50,7 @@ def test_with_many_rows_the_posteriors_covariance_is_known_beforehand(
     with jax.enable_x64(True):
         rows = jax.tree.map(jnp.asarray, fitted.learned_.rows(X, series))
         free = {s: bijections[s].inv(v) for s, v in inside(fitted.fit_.point, design).items()}
-        found = covariance_at(design, rows, free)
+        found = covariance_at(design, rows, free, sorted(free))
         centre, unravel = ravel_pytree({s: free[s] for s in sorted(free)})
         moved = np.random.default_rng(0).multivariate_normal(centre, found, size=200)
 
@@ -85,3 +85,13 @@ def test_thin_components_are_sampled_in_few_steps():
         error = X[row].std(0) / np.sqrt(row.sum())
         np.testing.assert_allclose(means[:, k].std(0), error, rtol=0.25)
         assert (np.abs(means[:, k].mean(0) - X[row].mean(0)) < error).all()
+
+
+def test_a_variational_posterior_of_thin_components_has_their_spread():
+    X = table(1500)[:, :2]
+    fitted = GaussianMixture(2, method="vi", n_draws=2000, random_state=0).fit(X)
+    means = fitted.posterior_["means"]
+    for k, row in enumerate(fitted.predict(X) == k for k in range(2)):
+        error = X[row].std(0) / np.sqrt(row.sum())
+        np.testing.assert_allclose(means[:, k].std(0), error, rtol=0.15)
+        assert (np.abs(means[:, k].mean(0) - X[row].mean(0)) < 0.5 * error).all()

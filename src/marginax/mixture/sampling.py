@@ -10,7 +10,7 @@ hundreds of steps for each draw. With fewer rows the posterior has a shape of it
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -32,9 +32,7 @@ from marginax.mixture.fitted import Fit, Settings
 from marginax.mixture.model import Design, Rows
 from marginax.mixture.numbering import is_exchangeable, numbered_axes
 
-MOST_CORRELATED = 150
-"""Up to so many numbers the variational posterior is a normal with any covariance; beyond, they are independent."""
-STEPS_OF_VI = 3000
+STEPS_OF_VI = 1500
 DISAGREE = 1.05
 """R-hat from which on chains do not agree."""
 FEW = 100
@@ -50,7 +48,8 @@ LEAST_SHARE = 0.01
 NEARLY_NORMAL = 20
 """Rows for each parameter from which on the posterior is nearly normal ..."""
 MOST_TOGETHER = 500
-"""... if there are not more parameters than this, whose mass matrix is factored at every draw."""
+"""... if there are not more parameters than this: a matrix of them is factored at every draw. Of more, the
+variational posterior has independent parameters."""
 DIRECTIONS = 8
 """In which a curvature is taken at once."""
 LEAST_CURVED = 0.25
@@ -88,19 +87,47 @@ def refuse_half_done(result: Any) -> None:
         raise KeyboardInterrupt
 
 
+class AroundTheMode(AutoMultivariateNormal):
+    """A normal with any covariance, whose location and scale are counted from a mode in units of the curvature there.
+
+    Where it begins, at a location of zero and a scale of one, it is Laplace's approximation.
+
+    Parameters
+    ----------
+    model : callable
+        The model.
+    mode : array, shape (size,)
+        In unconstrained numbers, the sites in the model's order.
+    root : array, shape (size, size)
+        The Cholesky factor of the covariance there.
+    """
+
+    def __init__(self, model: Callable[..., Any], mode: np.ndarray, root: np.ndarray) -> None:
+        super().__init__(model, init_scale=1.0)
+        self.mode, self.root = mode, root
+
+    def distribution(self, loc: Any, scale_tril: Any) -> Any:
+        root = jnp.asarray(self.root)
+        return dist.MultivariateNormal(self.mode + root @ loc, scale_tril=root @ scale_tril)
+
+
 def variational(design: Design, rows: Rows, settings: Settings, found: Fit) -> Fit:
     """A normal approximation in unconstrained numbers, and draws from it."""
-    size = sum(value.size for value in found.point.values())
-    kind = AutoMultivariateNormal if size <= MOST_CORRELATED else AutoNormal
-    guide = kind(
-        design.model,
-        init_loc_fn=init_to_value(values=inside(found.point, design)),
-        init_scale=0.05,
-    )
+    point = inside(found.point, design)
+    start = init_to_value(values=point)
+    if sum(value.size for value in point.values()) <= MOST_TOGETHER:
+        free = _free(design, point)
+        names = tuple(AutoMultivariateNormal(design.model).continuous_sites(rows))
+        covariance = covariance_at(design, rows, free, names)
+        mode = np.concatenate([free[name].ravel() for name in names])
+        guide = AroundTheMode(design.model, mode, np.linalg.cholesky(covariance))
+        begin = {"auto_loc": np.zeros(len(mode))}
+    else:
+        guide, begin = AutoNormal(design.model, init_loc_fn=start, init_scale=0.05), None
     optim = optax.adam(optax.cosine_decay_schedule(0.02, STEPS_OF_VI))
     svi = SVI(design.model, guide, optim, TraceEnum_ELBO(num_particles=4))
     key, draw_key = jax.random.split(jax.random.key(settings.seed))
-    result = svi.run(key, STEPS_OF_VI, rows, progress_bar=settings.progress)
+    result = svi.run(key, STEPS_OF_VI, rows, init_params=begin, progress_bar=settings.progress)
     refuse_half_done(result)
     draws = guide.sample_posterior(draw_key, result.params, rows, sample_shape=(settings.draws,))
     kept = {name: np.asarray(draws[name]) for name in found.point}
@@ -153,15 +180,12 @@ def _kernel_and_starts(
 ) -> tuple[NUTS, dict[str, np.ndarray]]:
     """See the module's top; starts in unconstrained numbers, shape (chains, ...), around the MAP."""
     point = inside(found.point, design)
-    free = {
-        n: np.asarray(dist.biject_to(design.priors[n].prior.support).inv(v))
-        for n, v in point.items()
-    }
+    free = _free(design, point)
     names = sorted(free)
     size = sum(value.size for value in free.values())
     noise = np.random.default_rng(settings.seed).normal(size=(settings.chains, size))
     if NEARLY_NORMAL * size <= len(rows.cells) and size <= MOST_TOGETHER:
-        matrix = covariance_at(design, rows, free)
+        matrix = covariance_at(design, rows, free, names)
         kernel = NUTS(
             design.model, dense_mass=True, inverse_mass_matrix=matrix, adapt_mass_matrix=False
         )
@@ -176,7 +200,17 @@ def _kernel_and_starts(
     return kernel, begin
 
 
-def covariance_at(design: Design, rows: Rows, free: Mapping[str, Any]) -> np.ndarray:
+def _free(design: Design, point: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Parameters as unconstrained numbers."""
+    return {
+        n: np.asarray(dist.biject_to(design.priors[n].prior.support).inv(v))
+        for n, v in point.items()
+    }
+
+
+def covariance_at(
+    design: Design, rows: Rows, free: Mapping[str, Any], names: Sequence[str]
+) -> np.ndarray:
     """The covariance of the normal distribution that is nearest to the posterior around its mode (Laplace's).
 
     Parameters
@@ -187,18 +221,22 @@ def covariance_at(design: Design, rows: Rows, free: Mapping[str, Any]) -> np.nda
         The table.
     free : mapping
         Where, in unconstrained numbers.
+    names : sequence of str
+        The order of the sites.
 
     Returns
     -------
     array, shape (size, size)
-        The sites in the order of their names. Where the posterior is hardly curved, or the wrong way, that of a
-        standard deviation of two.
+        Where the posterior is hardly curved, or the wrong way, that of a standard deviation of two.
     """
     target = make_target(design.model, (rows,), {})
-    position, unravel = ravel_pytree({name: jnp.asarray(free[name]) for name in sorted(free)})
+    position, unravel = ravel_pytree([jnp.asarray(free[name]) for name in names])
 
     def slope(position: Any) -> Any:
-        return -jax.grad(lambda x: target.log_density(unravel(x)))(position)
+        def log_density(x: Any) -> Any:
+            return target.log_density(dict(zip(names, unravel(x), strict=True)))
+
+        return -jax.grad(log_density)(position)
 
     def curvature(position: Any) -> Any:
         def along(direction: Any) -> Any:
