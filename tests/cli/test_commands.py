@@ -67,6 +67,14 @@ def test_several_numbers_of_components_are_compared(folder: Path, capsys: Any):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_list_may_be_given_in_parts(folder: Path, capsys: Any):
+    command = ("fit", folder / "data.csv", "-k", "1", "-o", folder / "parts.mx", *FEW)
+    status, text, _ = run(capsys, *command, "--drop", "city", "--drop", "visits")
+    assert status == 0
+    assert "columns my length" in text
+    assert "visits" not in text
+
+
 def test_the_result_of_a_fit_is_said_in_words(folder: Path, capsys: Any):
     status, text, said = run(
         capsys,

@@ -100,12 +100,21 @@ def add(commands: Any) -> None:
         metavar="MODEL",
         help="where the model goes (model.mx)",
     )
-    parser.add_argument("--columns", type=names, metavar="A,B", help="use only these columns")
     parser.add_argument(
-        "--drop", type=names, default=[], metavar="A,B", help="leave these columns out"
+        "--columns", action="extend", type=names, metavar="A,B", help="use only these columns"
+    )
+    parser.add_argument(
+        "--drop",
+        action="extend",
+        type=names,
+        default=[],
+        metavar="A,B",
+        help="leave these columns out",
     )
     for family, what in FAMILIES.items():
-        parser.add_argument(f"--{family}", type=names, default=[], metavar="A,B", help=what)
+        parser.add_argument(
+            f"--{family}", action="extend", type=names, default=[], metavar="A,B", help=what
+        )
     parser.add_argument(
         "--covariance",
         default="full",

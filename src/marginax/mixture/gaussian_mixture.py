@@ -48,7 +48,7 @@ class GaussianMixture(Estimator):
     n_init : int
         How many starts; they run at once, and the best is kept.
     max_iter : int
-        Iterations of L-BFGS at most.
+        Iterations of L-BFGS at most, after expectation-maximisation.
     n_draws, n_warmup, n_chains : int
         Of NUTS, for each chain; of "vi", ``n_draws`` alone.
     random_state : int, RandomState, optional

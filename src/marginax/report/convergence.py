@@ -42,10 +42,11 @@ def section(facts: Facts) -> list[str]:
     ends = f", at {number(float(losses[-1]))}" if len(losses) else ""
     parts: list[str] = [
         paragraph(
-            f"The best start took {counted(len(losses), 'iteration')}. Its loss should fall and then be level{ends}; "
-            "the gradients should fall by orders of magnitude, for at an optimum they are zero."
+            f"After expectation-maximisation the best start took {counted(len(losses), 'iteration')} of L-BFGS. Its "
+            f"loss should be level in the end{ends}; the gradients should fall by orders of magnitude, for at an "
+            "optimum they are zero."
         ),
-        drawn(figure, "The search of the best start."),
+        drawn(figure, "The last part of the way of the best start."),
     ]
     if facts.estimator.method == "vi":
         parts.append(
