@@ -20,7 +20,7 @@ from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel
 from marginax.mixture.conditioning import conditioned
 from marginax.mixture.learned import kept_of
 from marginax.mixture.maximization import _round, improved
-from marginax.mixture.model import WEIGHTS, Design
+from marginax.mixture.model import WEIGHTS, Design, Rows
 from marginax.mixture.modes import FactorOfWishart
 from marginax.mixture.numbering import is_exchangeable
 
@@ -340,3 +340,32 @@ print(np.isfinite(GaussianMixture(2, n_init=10, random_state=0).fit(X).score(X))
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=True
     )
     assert done.stdout.strip() == "True"
+
+
+# -- large tables
+
+
+def test_of_a_very_large_table_some_rows_find_the_best_start(monkeypatch: pytest.MonkeyPatch):
+    """Rows by chance: every second one would be of one component here."""
+    rng = np.random.default_rng(0)
+    X = (6.0 * (np.arange(2000) % 2) + rng.normal(size=2000))[:, None]
+    monkeypatch.setattr("marginax.mixture.fitting.MOST", 1000)
+    monkeypatch.setattr("marginax.mixture.fitting.LEAST_ROWS", 300)
+    monkeypatch.setattr("marginax.mixture.fitting.MANY", 1000)
+    fitted = GaussianMixture(2, n_init=3, random_state=0).fit(X)
+    assert "compared on 300 of the 2,000 rows" in fitted.fit_.restarts
+    monkeypatch.undo()
+    whole = GaussianMixture(2, n_init=3, random_state=0).fit(X)
+    assert "compared on" not in whole.fit_.restarts
+    np.testing.assert_allclose(fitted.fit_.losses[-1], whole.fit_.losses[-1], rtol=1e-6)
+    np.testing.assert_allclose(fitted.means_, whole.means_, rtol=1e-3)
+
+
+def test_some_rows_keep_what_belongs_to_them():
+    rows = Rows(np.arange(20.0).reshape(10, 2), np.eye(10, 2) > 0, np.eye(2) > 0, np.arange(10) % 2)
+    some = rows.some(4)
+    which = (some.cells[:, 0] / 2).astype(int)
+    assert len(set(which)) == 4
+    np.testing.assert_array_equal(some.observed, rows.observed[which])
+    np.testing.assert_array_equal(some.pattern, rows.pattern[which])
+    assert rows.some(10) is rows

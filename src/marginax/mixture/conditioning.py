@@ -38,8 +38,8 @@ MOST_NUMBERS = 2 * 10**7
 """Gradients are taken of so many rows that there are not more numbers than these."""
 OWN = 0.01
 """Part of its diagonal that is added to an information, which may be of few rows."""
-
 TINY_SHARE = 1e-6
+"""A share that is less has the information of this one."""
 Free = Mapping[str, Array]
 """Unconstrained parameters, by name."""
 Change = Callable[["Block", Array], Array]
@@ -186,10 +186,9 @@ def _parts(design: Design) -> tuple[_Part, ...]:
 
 
 def _some(rows: Rows, parts: tuple[_Part, ...], times: int) -> Rows:
-    """Rows, evenly spaced, whose gradients fit in memory."""
+    """Rows whose gradients fit in memory."""
     numbers = max(part.size for part in parts) * times
-    step = max(len(rows.cells) * numbers // MOST_NUMBERS, 1)
-    return Rows(rows.cells[::step], None if rows.observed is None else rows.observed[::step])
+    return rows.some(max(MOST_NUMBERS // max(numbers, 1), 1))
 
 
 def _blocks(

@@ -34,8 +34,11 @@ NEARLY = 0.05
 """In nats: less than this over the last twentieth of its steps is no reason for a warning, if other starts go on."""
 EMPTY = 0.5
 """Expected rows of a component that has none."""
-MANY = 10**6
-"""Numbers that L-BFGS handles for all starts at once at most; for more, the best start alone."""
+MANY, MOST = 10**6, 5 * 10**7
+"""Numbers that L-BFGS and EM handle for all starts at once at most; of more, L-BFGS goes on from the best start alone,
+and EM takes some of the rows."""
+LEAST_ROWS = 2000
+"""That EM takes."""
 
 
 def fit(design: Design, rows: Rows, settings: Settings) -> Fit:
@@ -68,20 +71,23 @@ def fit(design: Design, rows: Rows, settings: Settings) -> Fit:
 def _most_probable(design: Design, rows: Rows, settings: Settings) -> Fit:
     """Starts by k-means, brought near their optima by expectation-maximisation, there by L-BFGS.
 
-    Of a large table only the best of them goes the last part of the way.
+    Of a large table only the best of them goes the last part of the way; of a very large one some rows are enough to
+    find it.
     """
     searched = with_modes(design)
-    cells, observed = np.asarray(rows.cells), rows.observed
+    number, columns = rows.cells.shape
+    of_a_row = columns * settings.starts * design.components
+    some = rows if design.is_chain else rows.some(max(MOST // of_a_row, LEAST_ROWS))
     labels = starting_labels(
         design,
-        cells,
-        None if observed is None else np.asarray(observed),
+        np.asarray(some.cells),
+        None if some.observed is None else np.asarray(some.observed),
         settings.starts,
         settings.seed,
     )
-    near = improved(searched, rows, labels, settings.progress)
+    near = improved(searched, some, labels, settings.progress)
     ends, values = ranked(near.losses), near.values
-    last = settings.starts if cells.size * settings.starts * design.components <= MANY else 1
+    last = settings.starts if number * of_a_row <= MANY else 1
     if last == 1:
         values = {name: value[ends.best] for name, value in values.items()}
     guide = AutoDelta(searched.model)
@@ -94,7 +100,7 @@ def _most_probable(design: Design, rows: Rows, settings: Settings) -> Fit:
             num_restarts=last,
             init_params={f"{name}_auto_loc": value for name, value in values.items()},
             progress_bar=settings.progress,
-            tolerance=max(TOLERANCE, TOLERANCE_OF_A_ROW * len(cells)),
+            tolerance=max(TOLERANCE, TOLERANCE_OF_A_ROW * number),
         )
     refuse_half_done(result)
     point = {n: np.asarray(v) for n, v in guide.median(result.params).items()}
@@ -106,6 +112,8 @@ def _most_probable(design: Design, rows: Rows, settings: Settings) -> Fit:
     )
     said = [*_doubts(result, ends, used, settings), *_changed_priors(design, settings)]
     restarts = str(ends) if settings.starts > 1 else ""
+    if restarts and len(some.cells) < number:
+        restarts += f" They were compared on {len(some.cells):,} of the {number:,} rows."
     return Fit(point, _as_one_draw(point), result.losses, norms, restarts, warnings=tuple(said))
 
 

@@ -62,6 +62,16 @@ class Rows(NamedTuple):
     begins: Any = None
     """Shape (rows,): true where a series begins; for hidden Markov models."""
 
+    def some(self, count: int) -> Rows:
+        """So many rows, or all if there are not more, by chance but always the same; not in order, as a mixture's."""
+        number = len(self.cells)
+        if count >= number:
+            return self
+        which = np.sort(np.random.default_rng(0).choice(number, count, replace=False))
+        parts = (self.cells, self.observed, self.pattern)
+        cells, observed, pattern = (None if part is None else part[which] for part in parts)
+        return Rows(cells, observed, self.patterns, pattern)
+
 
 @dataclass(frozen=True)
 class Design:
