@@ -330,8 +330,6 @@ def test_where_priors_tell_components_apart_their_numbers_stay():
 def test_many_patterns_of_missing_cells_do_not_make_threads_wait_for_each_other():
     """LAPACK's batched calls did, at random, without end; in a process of its own that can be given up."""
     program = """
-import subprocess
-import sys
 import warnings
 import numpy as np
 from marginax.mixture import GaussianMixture
@@ -339,7 +337,7 @@ warnings.simplefilter("ignore")
 rng = np.random.default_rng(0)
 X = rng.normal(size=(600, 12))
 X[300:] += 2
-X[rng.random(X.shape) < 0.1] = np.nan
+X[rng.random(X.shape) < 0.15] = np.nan
 assert len(np.unique(np.isnan(X), axis=0)) > 150
 print(np.isfinite(GaussianMixture(2, n_init=10, random_state=0).fit(X).score(X)))
 """
