@@ -237,3 +237,23 @@ def test_a_taken_port():
         taken = listener.getsockname()[1]
         with pytest.raises(OSError, match=f"port {taken}"):
             listening("127.0.0.1", taken)
+
+
+def test_the_second_part_of_an_answer_does_not_wait_for_the_first(
+    port: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Otherwise every answer may take the 40 ms after which a system acknowledges what it has."""
+    seen = []
+    before = connections.Connection.connection_made
+
+    def noted(self: Any, transport: Any) -> None:
+        before(self, transport)
+        own = transport.get_extra_info("socket")
+        seen.append(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(connections.Connection, "connection_made", noted)
+    with connected(port) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert one_of(connection)
+    assert len(seen) == 1
+    assert seen[0] != 0

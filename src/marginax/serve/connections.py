@@ -7,6 +7,7 @@ connection, but there are only so many of these: a few thousand that never say a
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import h11
@@ -29,6 +30,9 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        # Head and body of an answer are two writes; the second must not wait until the first is acknowledged. (asyncio
+        # sets this only for sockets that were made with the protocol's number.)
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._start(HEAD_SECONDS, self._no_head)
 
     def data_received(self, data: bytes) -> None:
