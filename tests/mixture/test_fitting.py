@@ -374,3 +374,24 @@ def test_some_rows_keep_what_belongs_to_them():
     np.testing.assert_array_equal(some.observed, rows.observed[which])
     np.testing.assert_array_equal(some.pattern, rows.pattern[which])
     assert rows.some(10) is rows
+
+
+def test_a_start_that_is_nowhere_does_not_hold_the_others_up(monkeypatch: pytest.MonkeyPatch):
+    """Its loss is not finite in any round."""
+    X = clusters(1, 60, 1, 2)
+    with jax.enable_x64(True):
+        model = GaussianMixture(2, covariance_type="diag")
+        design = design_of(model, X)
+        rows = jax.tree.map(jnp.asarray, model.learned_.rows(X))
+        labels = np.stack([np.arange(60) % 2, np.full(60, -1)])  # of no component at all
+        first = beginning
+
+        def nowhere(design: Any, rows: Any, own: Any) -> Any:
+            found = first(design, rows, own)
+            return {n: jnp.where((own < 0).any(), jnp.nan, v) for n, v in found.items()}
+
+        monkeypatch.setattr("marginax.mixture.maximization.beginning", nowhere)
+        losses = improved(design, rows, labels).losses
+    assert np.isinf(losses[1]).all()
+    assert np.isfinite(losses[0]).all()
+    assert losses.shape[1] < 100

@@ -303,12 +303,12 @@ def _factored(known: Array) -> Block:
 
 
 def _position(block: Block, x: Array) -> Array:
-    """U = R' x."""
+    """Inside: u = R' x."""
     return _times(_transposed(block.factor), x)
 
 
 def _position_back(block: Block, u: Array) -> Array:
-    """X = R'^-1 u."""
+    """Outside: x = R'^-1 u."""
     return _times(_transposed(block.inverse), u)
 
 

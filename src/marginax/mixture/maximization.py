@@ -86,7 +86,8 @@ def improved(design: Design, rows: Rows, labels: np.ndarray, show: bool = False)
             best = {n: _where(better, values[n], v) for n, v in best.items()}
             losses.append(np.where(better, loss, losses[-1]))
             bar.advance(number + 1, f"best loss {losses[-1].min():.6g}")
-            if number > 0 and (losses[-2] - losses[-1] < enough).all():
+            # Infinite losses, of starts that never were anywhere, count as standing still.
+            if number > 0 and (losses[-1] >= losses[-2] - enough).all():
                 break
             values = following
     return Improved({n: np.asarray(v) for n, v in best.items()}, np.stack(losses[1:], axis=1))

@@ -39,8 +39,6 @@ FEW = 100
 """Effective draws of each chain that make the end of an interval trustworthy (Vehtari et al., 2021)."""
 LEAST_DRAWS = 100
 """Fewer draws of each chain than this say too little about it."""
-DEEPEST = 2**10 - 1
-"""Steps after which NUTS ends a trajectory."""
 CUT_OFF = 0.01
 """Part of the trajectories that may end so without a word."""
 LEAST_SHARE = 0.01
@@ -114,7 +112,6 @@ class AroundTheMode(AutoMultivariateNormal):
 def variational(design: Design, rows: Rows, settings: Settings, found: Fit) -> Fit:
     """A normal approximation in unconstrained numbers, and draws from it."""
     point = inside(found.point, design)
-    start = init_to_value(values=point)
     if sum(value.size for value in point.values()) <= MOST_TOGETHER:
         free = _free(design, point)
         names = tuple(AutoMultivariateNormal(design.model).continuous_sites(rows))
@@ -123,6 +120,7 @@ def variational(design: Design, rows: Rows, settings: Settings, found: Fit) -> F
         guide = AroundTheMode(design.model, mode, np.linalg.cholesky(covariance))
         begin = {"auto_loc": np.zeros(len(mode))}
     else:
+        start = init_to_value(values=point)
         guide, begin = AutoNormal(design.model, init_loc_fn=start, init_scale=0.05), None
     optim = optax.adam(optax.cosine_decay_schedule(0.02, STEPS_OF_VI))
     svi = SVI(design.model, guide, optim, TraceEnum_ELBO(num_particles=4))
@@ -150,7 +148,7 @@ def sampled(design: Design, rows: Rows, settings: Settings, found: Fit) -> Fit:
     # What advises options that there are not here is said in other words.
     known = ("R-hat", "max_tree_depth", "diverge", "effective draws")
     said = [m for m in (str(w.message) for w in messages) if not any(word in m for word in known)]
-    said += _troubles(mcmc.get_extra_fields())
+    said += _troubles(mcmc.get_extra_fields(), kernel.most_leapfrogs)
     relabelled = ""
     by_chain = {n: np.asarray(v) for n, v in mcmc.get_samples(group_by_chain=True).items()}
     if next(iter(by_chain.values())).shape[1] < settings.draws:  # `MCMC` keeps what it has
@@ -249,8 +247,8 @@ def covariance_at(
     return (directions / np.maximum(curved, LEAST_CURVED)) @ directions.T
 
 
-def _troubles(fields: Mapping[str, Any]) -> list[str]:
-    """What went wrong on the way, in words."""
+def _troubles(fields: Mapping[str, Any], deepest: int) -> list[str]:
+    """What went wrong on the way, in words; ``deepest``: steps after which a trajectory is ended."""
     found = []
     diverging, steps = np.asarray(fields["diverging"]), np.asarray(fields["num_steps"])
     if diverging.sum():
@@ -258,9 +256,9 @@ def _troubles(fields: Mapping[str, Any]) -> list[str]:
             f"{int(diverging.sum())} of {diverging.size} trajectories diverged: the posterior has corners that were "
             "not reached. Raise n_warmup, take fewer components, or a prior that says more."
         )
-    if (cut := float((steps >= DEEPEST).mean())) > CUT_OFF:
+    if (cut := float((steps >= deepest).mean())) > CUT_OFF:
         found.append(
-            f"{cut:.0%} of the trajectories were cut off at {DEEPEST} steps: the draws are right, but each moves less "
+            f"{cut:.0%} of the trajectories were cut off at {deepest} steps: the draws are right, but each moves less "
             "than it could. Raise n_warmup and n_draws."
         )
     return found
