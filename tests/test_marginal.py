@@ -334,6 +334,29 @@ def test_scales_multiply_after_the_sums_inside_them() -> None:
 
 
 @pytest.mark.usefixtures("double")
+def test_a_child_may_stand_in_a_scale_that_its_parent_is_outside_of() -> None:
+    """The parent's sum comes last, whichever of the two has fewer values."""
+    for p_w, table in ((P2, T23), (P3, T23.T / T23.T.sum(1, keepdims=True))):
+
+        def model(scale: Any, p_w: Any = p_w, table: Any = table) -> None:
+            w = mx.sample("w", dist.Categorical(real(p_w)))
+            with mx.handlers.scale(scale=scale):
+                z = mx.sample("z", dist.Categorical(real(table)[w]))
+                mx.sample("x", dist.Normal(real(LOCS)[z], 1.0), obs=0.7)
+
+        m, given = mx.marginalize(model), np.log(table) + normal(0.7, LOCS[: table.shape[1]])
+        of_w = log_sum(given, axis=-1)
+        joint = np.log(p_w) + 0.5 * of_w
+        weight = np.exp(joint - log_sum(joint))
+        value, slope = jax.value_and_grad(lambda s, m=m: m.log_density({}, s))(0.5)
+        np.testing.assert_allclose((value, slope), (log_sum(joint), weight @ of_w), rtol=EXACT)
+        found = m.posterior({}, 0.5)
+        np.testing.assert_allclose(found["w"], weight, rtol=EXACT)
+        of_z = weight @ np.exp(given - of_w[:, None])
+        np.testing.assert_allclose(found["z"], of_z, rtol=EXACT)
+
+
+@pytest.mark.usefixtures("double")
 def test_scales_may_be_traced_and_differentiated() -> None:
     m = mx.marginalize(scaled)
     of_w = log_sum(np.log(T23) + normal(DATA[:, None, None], LOCS), axis=-1)

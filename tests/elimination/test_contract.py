@@ -12,7 +12,7 @@ import pytest
 
 from marginax.elimination.contract import Contracted, ScaleError, contract
 from marginax.elimination.factor import Factor, Scale
-from marginax.elimination.plan import Term, make_plan
+from marginax.elimination.plan import IntractableError, make_plan, term_of
 from marginax.elimination.semiring import MAX, SUM, Semiring
 
 RNG = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def run(
     variable_scales: Mapping[str, tuple[Scale, ...]] | None = None,
 ) -> Contracted:
     plate_sizes = {"A": A, "B": B}
-    terms = [Term(f.name, f.variables, frozenset(f.plates)) for f in factors]
+    terms = [term_of(f) for f in factors]
     where = {v: frozenset((home or {}).get(v, "")) for v in sizes}
     plan = make_plan(terms, sizes, plate_sizes, where, keep)
     return contract(plan, factors, semiring, plate_sizes, plate_scales, variable_scales)
@@ -202,6 +202,36 @@ def test_nested_scales_each_act_where_their_variable_ends() -> None:
     out = total(factors, {"x": 2, "y": 3}, variable_scales={"x": (TWO,), "y": (TWO, THREE)})
     inner = 3.0 * logsumexp(XY + Y, axis=1)
     np.testing.assert_allclose(out, 2.0 * logsumexp(X + inner), rtol=TOLERANCE)
+
+
+def test_what_stands_in_more_scales_is_summed_out_first_whatever_the_sizes() -> None:
+    """A chain g, z, y, each in one scale more; summing out g first would be cheapest."""
+    for sizes in ((2, 3, 4), (4, 3, 2), (3, 2, 4)):
+        g, z, y = (table(n) for n in sizes)
+        gz, zy = table(*sizes[:2]), table(*sizes[1:])
+        factors = [
+            factor("g", "g", "", g),
+            factor("z", "gz", "", gz, TWO),
+            factor("seen", "z", "", z, TWO),
+            factor("y", "zy", "", zy, TWO, THREE),
+            factor("seen too", "y", "", y, TWO, THREE),
+        ]
+        scales = {"z": (TWO,), "y": (TWO, THREE)}
+        out = total(factors, dict(zip("gzy", sizes, strict=True)), variable_scales=scales)
+        innermost = 3.0 * logsumexp(zy + y, axis=1)
+        expected = logsumexp(g + 2.0 * logsumexp(gz + z + innermost, axis=1))
+        np.testing.assert_allclose(out, expected, rtol=TOLERANCE)
+
+
+def test_a_scale_that_a_plate_opens_too_early_is_refused() -> None:
+    """Of g in the plate, z in a scale outside of it: every g would have to come after z."""
+    factors = [
+        factor("g", "g", "A", table(2, A)),
+        factor("z", "z", "", Z[:, 0], TWO),
+        factor("obs", "gz", "A", table(2, 2, A), TWO),
+    ]
+    with pytest.raises(IntractableError, match="'z' stands in a scale and 'g' outside of it"):
+        total(factors, {"g": 2, "z": 2}, {"g": "A"}, variable_scales={"z": (TWO,)})
 
 
 def test_scales_that_nothing_is_summed_in_multiply() -> None:

@@ -41,7 +41,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from marginax.elimination.execute import ScaleError, Setting, execute, leave
+from marginax.elimination.execute import ScaleError, Setting, execute
 from marginax.elimination.factor import Factor, Scale
 from marginax.elimination.loops import scan_in_time, sum_in_time, top_of
 from marginax.elimination.numbers import advance_in_numbers, are_numbers_enough
@@ -252,7 +252,7 @@ class _Chain:
             plates = _plates(term)
             array = jnp.zeros(shape, dtype)
             for factor in (factors[i] for i in group):
-                inner = leave(factor, self.scales, ", ".join(factor.variables))
+                inner = factor.with_scales_applied(keep=len(self.scales))
                 array = array + inner.aligned(plates, term.variables)
             top = top_of(array, len(plates))
             arrays.append(array - top)

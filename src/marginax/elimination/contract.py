@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from marginax.elimination.chain import advance
-from marginax.elimination.execute import ScaleError as ScaleError, Setting, execute
+from marginax.elimination.execute import ScaleError as ScaleError, Setting, check_scales, execute
 from marginax.elimination.factor import Factor, Scale
 from marginax.elimination.plan import Advance, Plan
 from marginax.elimination.semiring import Semiring
@@ -84,6 +84,7 @@ def fill_slots(
     Its arguments, and what it raises, are those of `contract`.
     """
     setting = Setting(plate_sizes, plate_scales or {}, variable_scales or {})
+    check_scales(plan, factors, setting.variable_scales)
     slots: dict[int, Factor] = dict(enumerate(factors))
     for number, step in enumerate(plan.steps):
         if isinstance(step, Advance):

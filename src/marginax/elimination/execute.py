@@ -4,20 +4,21 @@ Scales (powers) nest like scopes. A `Scale` around a group of factors raises the
 to a power, so it multiplies the logarithm after the variables inside were reduced. A factor
 therefore carries the scales it stands in, unapplied, and each is applied when the factor leaves
 that scope: when it meets a variable that lives outside it. A plate's scale (a subsample standing
-for more elements) is applied where the plate is multiplied out. A variable inside a scale that a
-factor of it is outside of has no meaning, and is refused.
+for more elements) is applied where the plate is multiplied out. A plan sums out first what stands in the
+most scales, so that nothing leaves a scale too early. A variable inside a scale that a factor of it
+is outside of has no meaning, and is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax.numpy as jnp
 
 from marginax.elimination.factor import Factor, Scale
-from marginax.elimination.plan import Eliminate, Multiply
+from marginax.elimination.plan import Eliminate, Multiply, Plan
 from marginax.elimination.semiring import Semiring
 
 
@@ -62,7 +63,7 @@ def execute(
     if isinstance(step, Multiply):
         return _multiply(slots[step.input], step, setting)
     scales = setting.variable_scales.get(step.variable, ())
-    inputs = [leave(slots[i], scales, step.variable) for i in step.inputs]
+    inputs = [slots[i].with_scales_applied(keep=len(scales)) for i in step.inputs]
     arrays = [factor.aligned(step.plates, step.variables) for factor in inputs]
     axis = len(step.plates) + step.variables.index(step.variable)
     rest = tuple(v for v in step.variables if v != step.variable)
@@ -70,18 +71,35 @@ def execute(
     return Factor(f"f{step.output}", step.plates, rest, array, scales)
 
 
-def leave(factor: Factor, scales: tuple[Scale, ...], variable: str) -> Factor:
-    """Apply the scales that the factor stands in but the variable does not."""
-    shared = tuple(scale.key for scale in factor.scales[: len(scales)])
-    if shared != tuple(scale.key for scale in scales):
-        raise ScaleError(
-            f"'{variable}' is summed out inside a scale of "
-            f"{' * '.join(str(s.key) for s in scales)}, but '{factor.name}', which depends on it, "
-            f"stands in {' * '.join(str(s.key) for s in factor.scales) or 'no scale'}. A scale multiplies "
-            "after the variables inside it were summed out, so everything that depends on "
-            f"'{variable}' must stand in the same handlers.scale as '{variable}', or in one inside it."
-        )
-    return factor.with_scales_applied(keep=len(scales))
+def check_scales(
+    plan: Plan, factors: Sequence[Factor], variable_scales: Mapping[str, tuple[Scale, ...]]
+) -> None:
+    """Check that every factor stands in all the scales of its variables, and that the plan knows it.
+
+    Raises
+    ------
+    ScaleError
+        Where one does not: its power would be taken before the sum, or of what is not summed.
+    ValueError
+        For a plan of factors in other scales, whose order may be another.
+    """
+    for term, factor in zip(plan.terms, factors, strict=True):
+        if factor.scales and term.scales != tuple(scale.key for scale in factor.scales):
+            raise ValueError(f"the plan was made for '{term.name}' in other scales than it has.")
+        for variable in factor.variables:
+            scales = variable_scales.get(variable, ())
+            shared = [scale.key for scale in factor.scales[: len(scales)]]
+            if shared != [scale.key for scale in scales]:
+                raise ScaleError(
+                    f"'{variable}' is summed out inside a scale of {_product(scales)}, but '{factor.name}', which "
+                    f"depends on it, stands in {_product(factor.scales) or 'no scale'}. A scale multiplies after the "
+                    f"variables inside it were summed out, so everything that depends on '{variable}' must stand in "
+                    f"the same handlers.scale as '{variable}', or in one inside it."
+                )
+
+
+def _product(scales: Iterable[Scale]) -> str:
+    return " * ".join(str(scale.key) for scale in scales)
 
 
 def _multiply(factor: Factor, step: Multiply, setting: Setting) -> Factor:

@@ -18,6 +18,10 @@ before summing, and the exact sum is exponential in the plates' sizes. That is r
 group the order is the cheaper of a greedy one and of opt_einsum's. Everything about cost is in the
 `Plan`, before any array exists.
 
+Scales nest like plates: what stands in a scale is raised to a power once the variables of that scale
+are summed out. So within a group those that stand in more scales come first. The scales of a variable
+are those that all its factors have in common; its own factor stands in no more.
+
 Time is planned as one step. A *chain* is a time axis whose elements are linked by variables that
 the next step remembers. First everything that belongs to one step alone is summed out, for all
 steps at once, as in a plate. What is left of a step links what it remembers to what it hands on; a
@@ -27,9 +31,10 @@ variables that the first step remembers.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import opt_einsum
@@ -48,11 +53,14 @@ class Term:
     name: str
     variables: tuple[str, ...]
     plates: frozenset[str]
+    scales: tuple[Hashable, ...] = ()
+    """The keys of the scales inside which it stands, outermost first."""
 
 
 def term_of(factor: Factor) -> Term:
     """The names of a factor."""
-    return Term(factor.name, factor.variables, frozenset(factor.plates))
+    scales = tuple(scale.key for scale in factor.scales)
+    return Term(factor.name, factor.variables, frozenset(factor.plates), scales)
 
 
 @dataclass(frozen=True)
@@ -283,6 +291,19 @@ class _Planner:
         self.home = home
         self.steps: list[Eliminate | Multiply | Advance] = []
         self.next_slot = len(terms)
+        self.scales = _scales_of(terms)
+
+    def _by_depth(
+        self, group: Mapping[int, Term], leaf: frozenset[str], keep: frozenset[str]
+    ) -> list[list[str]]:
+        """The variables to eliminate from a group, those that stand in the most scales first."""
+        local = [
+            v
+            for v in _union(term.variables for term in group.values())
+            if _is_local(v, self.home, leaf) and v not in keep
+        ]
+        depths = sorted({len(self.scales[v]) for v in local}, reverse=True)
+        return [[v for v in local if len(self.scales[v]) == depth] for depth in depths]
 
     def reduce(
         self, live: Mapping[int, Term], keep: Iterable[str], out_of_plates: bool
@@ -299,8 +320,9 @@ class _Planner:
             leaf = max((t.plates for t in live.values()), key=lambda p: (len(p), sorted(p)))
             here = {slot: live.pop(slot) for slot in [s for s in live if live[s].plates == leaf]}
             for group in _groups(here, home, leaf, keep):
-                for variable in _elimination_order(group, home, leaf, keep, self.sizes):
-                    self._eliminate(variable, group, leaf)
+                for variables in self._by_depth(group, leaf, keep):
+                    for variable in _elimination_order(group, variables, self.sizes):
+                        self._eliminate(variable, group, leaf)
                 for slot, term in group.items():
                     target = frozenset[str]().union(*(home[v] for v in term.variables))
                     kept = bool(term.variables) and keep.issuperset(term.variables)
@@ -322,6 +344,14 @@ class _Planner:
         """Sum a variable out of a group of factors, which afterwards has the result in their place."""
         inputs = tuple(s for s, t in group.items() if variable in t.variables)
         union = _union(group[s].variables for s in inputs)
+        deeper = [v for v in union if len(self.scales[v]) > len(self.scales[variable])]
+        if deeper:
+            raise IntractableError(
+                f"'{deeper[0]}' stands in a scale and '{variable}' outside of it, and the sum over '{variable}' comes "
+                f"first, because of the plates (or because '{deeper[0]}' is kept). A scale raises a sum to a power, so "
+                f"'{deeper[0]}' would have to be summed out before. Put '{variable}' into the same handlers.scale, or "
+                f"'{deeper[0]}' into the plates of '{variable}'."
+            )
         elements = math.prod([self.sizes[v] for v in union] + [self.plate_sizes[p] for p in leaf])
         self.steps.append(
             Eliminate(
@@ -509,19 +539,25 @@ def _groups(
     return [dict(sorted(members.items())) for _, members in groups]
 
 
+def _scales_of(terms: Iterable[Term]) -> dict[str, tuple[Hashable, ...]]:
+    """The scales that all factors of each variable stand in."""
+    found: dict[str, tuple[Hashable, ...]] = {}
+    for term in terms:
+        for variable in term.variables:
+            common = zip(found.get(variable, term.scales), term.scales, strict=False)
+            found[variable] = tuple(
+                a for a, _ in itertools.takewhile(lambda p: p[0] == p[1], common)
+            )
+    return found
+
+
 def _elimination_order(
-    group: Mapping[int, Term],
-    home: Mapping[str, frozenset[str]],
-    leaf: frozenset[str],
-    keep: frozenset[str],
-    sizes: Mapping[str, int],
+    group: Mapping[int, Term], local: Sequence[str], sizes: Mapping[str, int]
 ) -> list[str]:
     """The cheaper of two orders: the cheapest variable first, or along opt_einsum's path.
 
     The first is exact on trees (a chain, a star), the second is a search on small loopy graphs.
     """
-    union = _union(term.variables for term in group.values())
-    local = [v for v in union if _is_local(v, home, leaf) and v not in keep]
     # What one factor alone depends on leaves that factor first: it only makes things smaller.
     uses = Counter(v for term in group.values() for v in term.variables)
     private = [v for v in local if uses[v] == 1]

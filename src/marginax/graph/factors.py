@@ -160,7 +160,7 @@ class FactorGraph:
     def terms(self) -> list[Term]:
         """The factors' names and axes, for `make_plan`."""
         return [
-            Term(name, place.variables, frozenset(place.axes))
+            Term(name, place.variables, frozenset(place.axes), place.scales)
             for name, place in self.places.items()
         ]
 
