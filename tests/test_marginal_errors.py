@@ -490,3 +490,90 @@ def test_a_model_of_nothing() -> None:
     assert m.log_density({}) == 0
     assert m.posterior({}) == m.mode({}) == m.pointwise({}) == {}
     assert m.entropy({}) == 0
+
+
+# --- advice ------------------------------------------------------------------------------------------
+
+
+def spike_and_slab(how: str, size: int = 13) -> None:
+    if how == "plate":
+        with mx.plate("columns", size):
+            xi = mx.sample("xi", dist.Bernoulli(0.3))
+    elif how == "event":
+        xi = mx.sample("xi", dist.Bernoulli(jnp.full(size, 0.3)).to_event(1))
+    else:
+        xi = jnp.stack([mx.sample(f"xi{j}", dist.Bernoulli(0.3)) for j in range(size)])
+    mx.sample("y", dist.Normal(jnp.sum(jnp.arange(1.0, size + 1.0) * xi), 1.0), obs=2.0)
+
+
+@pytest.mark.parametrize("how", ["plate", "event"])
+def test_a_site_that_needs_all_elements_is_told_of_the_loop_that_works(how: str) -> None:
+    words = r"jnp\.stack\(\[mx\.sample\(f'xi\{j\}'.*range\(13\).*2\*\*13 = 8,192 terms"
+    with pytest.raises(mx.ModelError, match=words):
+        mx.marginalize(spike_and_slab).log_density({}, how)
+
+
+def test_the_loop_that_is_advised_works() -> None:
+    bits = (np.arange(2**4)[:, None] >> np.arange(4)) & 1
+    prior = np.where(bits, np.log(0.3), np.log(0.7)).sum(1)
+    off = 2.0 - bits @ np.arange(1.0, 5.0)
+    expected = np.log(np.exp(prior - 0.5 * off**2 - 0.5 * np.log(2 * np.pi)).sum())
+    value = mx.marginalize(spike_and_slab).log_density({}, "loop", 4)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_where_no_loop_would_work_none_is_advised() -> None:
+    with pytest.raises(mx.ModelError, match="sees all elements at once") as caught:
+        mx.marginalize(spike_and_slab).log_density({}, "plate", 40)
+    assert "jnp.stack" not in str(caught.value)
+
+
+def test_a_boolean_index_by_a_variable_is_told_with_the_line_and_what_to_write() -> None:
+    def model() -> None:
+        with mx.plate("data", 3):
+            z = mx.sample("z", dist.Bernoulli(0.5))
+        mx.sample("x", dist.Normal(jnp.arange(3.0)[z == 1].sum(), 1.0), obs=1.0)
+
+    refused(model, r"site 'z'.*boolean index.*arange\(3\.0\)\[z == 1\].*jnp\.sum\(jnp\.where")
+
+
+def test_a_boolean_index_by_what_a_scan_carries_is_told_with_the_line() -> None:
+    def model() -> None:
+        def step(z: Any, x: Any) -> Any:
+            z = mx.sample("z", dist.Bernoulli(0.2 + 0.6 * z))
+            return z, jnp.arange(3.0)[z == 1]
+
+        mx.scan(step, 0, jnp.arange(3.0))
+
+    words = r"needs one number at .*\[z == 1\].*jnp\.sum\(jnp\.where"
+    with pytest.raises(mx.ModelError, match=words):
+        mx.marginalize(model).log_density({})
+
+
+def test_what_cannot_be_drawn_is_named() -> None:
+    def model() -> None:
+        mx.sample("flat", dist.ImproperUniform(dist.constraints.real, (), ()))
+
+    with pytest.raises(mx.ModelError, match="site 'flat': ImproperUniform cannot be drawn from"):
+        mx.handlers.seed(model, 0)()
+    with pytest.raises(mx.ModelError, match="site 'flat': ImproperUniform cannot be drawn from"):
+        mx.infer.Predictive(model, num_samples=2)(0)
+
+
+def test_a_density_that_is_missing_in_a_distribution_is_named() -> None:
+    def model() -> None:
+        z = mx.sample("z", dist.Bernoulli(0.5))
+        base = dist.VonMises(1.0 * z, 1.0)  # without a cdf
+        mx.sample("x", dist.LeftCensoredDistribution(base, jnp.array(1)), obs=1.0)
+
+    refused(model, "site 'x': the log density of LeftCensoredDistribution.*cdf")
+
+
+def test_a_long_loop_of_variables_is_pointed_to_scan() -> None:
+    def model() -> None:
+        z: Any = 0
+        for t in range(201):
+            z = mx.sample(f"z{t}", dist.Bernoulli(0.2 + 0.6 * z))
+
+    with pytest.warns(UserWarning, match=r"'z\.\.\.' are 201 discrete variables.*mx\.scan"):
+        mx.marginalize(model).supports()

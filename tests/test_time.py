@@ -200,6 +200,40 @@ def test_scales_and_subsamples_around_a_scan():
     np.testing.assert_allclose(value, 3.0 * 1.5 * sum(each), rtol=1e-5)
 
 
+def test_a_variable_outside_of_the_scale_of_a_scan_is_summed_out_last():
+    """It decides how the states move, and the last state is observed after the scan."""
+    move = np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.5, 0.5], [0.6, 0.4]], [[0.3, 0.7], [0.7, 0.3]]])
+    y, weights = np.array([0.3, 1.2, -0.4, 0.8]), np.array([0.2, 0.5, 0.3])
+
+    def model():
+        g = mx.sample("g", dist.Categorical(real(weights)))
+
+        def step(z, y):
+            z = mx.sample("z", dist.Categorical(real(move)[g, z]))
+            mx.sample("y", dist.Normal(1.0 * z, 1.0), obs=y)
+            return z, None
+
+        with mx.handlers.scale(scale=0.5):
+            last, _ = mx.scan(step, 0, real(y))
+            mx.sample("end", dist.Normal(1.0 * last, 1.0), obs=0.6)
+
+    def seen(value):
+        density = np.exp(-0.5 * (value - np.arange(2)) ** 2) / np.sqrt(2 * np.pi)
+        return np.diag(density)
+
+    series = np.zeros(3)
+    for g in range(3):
+        forward = np.array([1.0, 0.0])
+        for value in y:
+            forward = forward @ move[g] @ seen(value)
+        series[g] = (forward @ seen(0.6)).sum()
+    with jax.enable_x64(True):
+        m = mx.marginalize(model)
+        joint = weights * np.sqrt(series)
+        np.testing.assert_allclose(m.log_density({}), np.log(joint.sum()), rtol=1e-9)
+        np.testing.assert_allclose(m.posterior({})["g"], joint / joint.sum(), rtol=1e-9)
+
+
 def test_an_impossible_series_is_explained():
     def model(ys: Any) -> None:
         def step(z: Any, y: Any) -> Any:

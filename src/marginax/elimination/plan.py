@@ -291,7 +291,7 @@ class _Planner:
         self.home = home
         self.steps: list[Eliminate | Multiply | Advance] = []
         self.next_slot = len(terms)
-        self.scales = _scales_of(terms)
+        self.scales = dict.fromkeys(home, ()) | _scales_of(terms)
 
     def _by_depth(
         self, group: Mapping[int, Term], leaf: frozenset[str], keep: frozenset[str]
@@ -379,6 +379,9 @@ class _Planner:
         )
         self.steps.append(step)
         self.next_slot += len(step.outputs)
+        # Under their names of after the last step they appear in no factor of the model.
+        for name, end in chain.last.items():
+            self.scales[end] = self.scales[name]
         made: dict[int, Term] = {}
         for message, slot, constant in zip(
             step.messages, step.outputs[:-1:2], step.outputs[1::2], strict=True

@@ -7,7 +7,11 @@ site. The site is found by experiment: the one that alone, all others being numb
 
 from __future__ import annotations
 
+import os
+import sysconfig
+import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +20,16 @@ from marginax.language.errors import ModelError
 
 NEEDS_A_NUMBER = (TypeError, IndexError)
 """What asking a traced value for its number raises; JAX's own errors for it are among them."""
+
+_ABOUT_A_NUMBER = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+_HERE = str(Path(__file__).parents[1])
+_LIBRARIES = tuple({sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")})
 
 
 def blame(
@@ -58,11 +72,44 @@ def _fails(
     return False
 
 
+def unnamed(error: Exception) -> ModelError | None:
+    """The error to raise where no site alone is to blame, by the line; None if it is about something else."""
+    is_about_a_number = isinstance(error, _ABOUT_A_NUMBER) or "Tracer" in str(error)
+    if not is_about_a_number:
+        return None
+    return ModelError(
+        f"the model needs one number{_where(error)}, for something that follows from a latent value (or, in a scan, "
+        f"from what is carried or from a step's data). {_advice(error)}"
+    )
+
+
 def _message(name: str, is_summed_out: bool, error: Exception) -> str:
     what = "summed out over all its values at once" if is_summed_out else "traced"
     return (
         f"site '{name}': the model uses its value where Python needs one number (an `if`, `int()`, a "
-        f"loop bound, a shape, the index of a list or of a NumPy array), but the variable is {what}. "
-        "Write jnp.where(condition, a, b) for an `if`, jnp.asarray(table)[z] for a choice among "
-        f"values, and take shapes from constants. JAX says: {str(error).splitlines()[0]}"
+        "loop bound, a shape, the index of a list or of a NumPy array, a boolean index)"
+        f"{_where(error)}, but the variable is {what}. {_advice(error)}"
     )
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, jax.errors.NonConcreteBooleanIndexError):
+        write = (
+            "How many elements `x[condition]` has would depend on the value. Keep them all and make those count that "
+            "are meant: jnp.sum(jnp.where(condition, x, 0.0)), or handlers.mask(mask=condition) around a site."
+        )
+    else:
+        write = (
+            "Write jnp.where(condition, a, b) for an `if`, jnp.asarray(table)[z] for a choice among "
+            "values, and take shapes from constants."
+        )
+    return f"{write} JAX says: {str(error).splitlines()[0]}"
+
+
+def _where(error: Exception) -> str:
+    """The line of the model that the error comes from: the last that is neither ours nor a library's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((_HERE, *_LIBRARIES))]
+    if not own or not own[-1].line:
+        return ""
+    return f" at {os.path.basename(own[-1].filename)}, line {own[-1].lineno}, `{own[-1].line}`"

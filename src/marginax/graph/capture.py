@@ -19,12 +19,13 @@ import numpy as np
 from jax import Array
 from jax.extend import core as jex_core
 
-from marginax.graph.blame import NEEDS_A_NUMBER, blame
+from marginax.graph.blame import NEEDS_A_NUMBER, blame, unnamed
 from marginax.graph.dependence import Dependence, dependences
 from marginax.graph.evaluate import Enumerated, evaluate, materialise, support_input
 from marginax.graph.recurrence import Mixed, Recurrence, Stepped, scopes_of
 from marginax.graph.sites import Site
 from marginax.graph.steps import SteppedValue, evaluate_scan
+from marginax.graph.supports import all_at_once
 from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series
@@ -99,6 +100,7 @@ def capture(program: Program, latents: Mapping[str, Site], enumerated: Collectio
     except NEEDS_A_NUMBER as error:
         examples = {name: _example(site) for name, site in latents.items()}
         found = blame(program, examples, lambda name: latents[name].support is not None, error)
+        found = found or unnamed(error)
         if found is None:
             raise
         raise found from error
@@ -232,7 +234,8 @@ def check_plates(
                     f"site '{name}' depends on '{variable}', which lives in the plate "
                     f"'{frame.name}' of size {frame.size}, but stands outside of that plate: it sees "
                     "all elements at once, so they cannot be summed out one by one. Move "
-                    f"'{name}' into the plate, or take '{variable}' out of it."
+                    f"'{name}' into the plate, or take '{variable}' out of it"
+                    f"{all_at_once(variable, frame.size, site.support)}."
                 )
             own_value = (
                 variable == name and not site.series

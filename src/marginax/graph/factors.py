@@ -21,7 +21,7 @@ from marginax.graph.capture import (
     evaluate_outputs,
     named_array,
 )
-from marginax.graph.distribution_layers import is_masked
+from marginax.graph.distribution_layers import distribution_name, is_masked
 from marginax.graph.evaluate import Enumerated, materialise
 from marginax.graph.log_prob import log_prob
 from marginax.graph.recurrence import Mixed, Recurrence, Stepped, at, back
@@ -61,8 +61,17 @@ def log_density_of(msg: Message) -> LogDensity:
             "only. That serves to run the model beyond them (Predictive); a density needs them all, or "
             "fewer steps in the scan."
         )
+    try:
+        array = log_prob(msg)
+    except NotImplementedError as error:
+        raise ModelError(
+            f"site '{msg['name']}': the log density of {distribution_name(msg['fn'])} cannot be computed: something "
+            f"that it is made of (a censored or truncated distribution needs the cdf) is missing in NumPyro"
+            f"{f', which says: {error}' if str(error) else ''}. Write a distribution that has it, or state the log "
+            "density yourself with mx.factor."
+        ) from error
     return LogDensity(
-        log_prob(msg),
+        array,
         tuple(sorted(msg["cond_indep_stack"], key=lambda frame: frame.dim)),
         tuple(msg["scale_handlers"]),
         is_masked(msg["fn"]),

@@ -300,5 +300,7 @@ def _never_forgets(series: Series, carry: int, variable: str) -> ModelError:
         f"site '{variable}': what is carried in {what} never forgets it: it depends on the values of '{variable}' at "
         "all steps before, so that the exact sum is over all series. Carry only the last values, `return z, None` or "
         "`return (z, z_before), None` (each by itself: what is carried in one array counts as one value), or make "
-        "what is needed (a duration, a count) part of a larger discrete state."
+        "what is needed (a duration, a count) part of a larger discrete state. A carry that is kept where a step does "
+        "not count, `jnp.where(counts, z, z_before)`, never forgets either: fall back on a constant, "
+        "`jnp.where(counts, z, start)`, if the steps that do not count come first."
     )

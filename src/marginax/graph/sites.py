@@ -9,7 +9,9 @@ as it stands, whatever its value depends on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +21,7 @@ import numpy as np
 from jax.core import Tracer
 from numpyro.distributions import ImproperUniform
 
-from marginax.graph.blame import NEEDS_A_NUMBER, blame
+from marginax.graph.blame import NEEDS_A_NUMBER, blame, unnamed
 from marginax.graph.distribution_layers import distribution_name, is_masked, unwrapped
 from marginax.graph.supports import find_support
 from marginax.graph.validate import (
@@ -73,6 +75,14 @@ class Site:
     """The number that a handler inside has fixed a latent site or a parameter to, if it is one."""
     constraint: Any = None
     """Where a free site's (or a parameter's) value lives, if that is known while tracing."""
+
+
+class ManySitesWarning(UserWarning):
+    """A Python loop states so many discrete sites that compiling the model takes long."""
+
+
+MANY = 200
+"""Sites of one loop, beyond which a program takes long to compile (400 of a chain: half a minute)."""
 
 
 class _Draft(handlers.seed):
@@ -172,11 +182,30 @@ def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[
         try:
             jax.eval_shape(run, jax.random.key(0))
         except NEEDS_A_NUMBER as error:
-            found = _blamed(model, args, kwargs, error)
+            found = _blamed(model, args, kwargs, error) or unnamed(error)
             if found is None:
                 raise
             raise found from error
+    _warn_of_loops(sites)
     return sites
+
+
+def _warn_of_loops(sites: Mapping[str, Site]) -> None:
+    """Point to `scan` where a Python loop states more sites than a program should have."""
+    numbered = Counter(
+        name.rstrip("0123456789")
+        for name, site in sites.items()
+        if site.support is not None and name[-1:].isdigit()
+    )
+    for stem, count in numbered.items():
+        if count > MANY:
+            warnings.warn(
+                f"the sites '{stem}...' are {count} discrete variables that a Python loop states one by one. Each "
+                "becomes a part of the compiled program, which may take minutes to compile. Write the loop as mx.scan "
+                "if each depends on the one before, as a plate if they do not depend on each other.",
+                ManySitesWarning,
+                stacklevel=3,
+            )
 
 
 def _blamed(

@@ -34,6 +34,9 @@ from marginax.language.stack import Message
 LARGEST_PRODUCT = 4096
 """Combinations of the components of one vector; more of them belong into a plate."""
 
+LARGEST_LOOP = 2**20
+"""Joint values of variables that a loop states and one site needs, beyond which nobody should be advised to try."""
+
 NOT_KNOWN = (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError)
 
 
@@ -89,10 +92,23 @@ def find_support(msg: Message) -> tuple[Support | None, str]:
         return None, (
             f"its {count} components have {len(found.values)}**{count} values together, more than "
             f"{LARGEST_PRODUCT:,}; write a plate around it instead of .to_event()"
+            f"{all_at_once(name, count, found.values)}"
         )
     combinations = itertools.product(found.values, repeat=count)
     values = np.array(list(combinations)).reshape((-1, *components, *found.values.shape[1:]))
     return Support(values, found.cut_below, found.cut_above), ""
+
+
+def all_at_once(name: str, count: int, values: np.ndarray | None) -> str:
+    """What to write where another site needs all elements of a variable: what a loop of sites can still sum."""
+    each = len(values) if values is not None else 0
+    if each < 2 or count * math.log(each) > math.log(LARGEST_LOOP):
+        return ""
+    return (
+        "; or, where another site needs all of them at once, state one site each in a Python loop, "
+        f"`{name} = jnp.stack([mx.sample(f'{name}{{j}}', ...) for j in range({count})])`: the sum then has "
+        f"{each}**{count} = {each**count:,} terms"
+    )
 
 
 def _stated_range(name: str, stated: Any) -> tuple[int, int] | None:

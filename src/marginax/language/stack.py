@@ -219,7 +219,15 @@ def _draw(msg: Message) -> None:
                 "model under a seed, `handlers.seed(model, rng_seed=0)(...)`, or fix the site's "
                 "value with `obs=`, `handlers.condition` or `handlers.substitute`."
             )
-        value, intermediates = msg["fn"](*msg["args"], sample_intermediates=True, **msg["kwargs"])
-        msg["value"], msg["intermediates"] = value, intermediates
+        try:
+            drawn = msg["fn"](*msg["args"], sample_intermediates=True, **msg["kwargs"])
+        except NotImplementedError as error:
+            raise ModelError(
+                f"site '{msg['name']}': {type(msg['fn']).__name__} cannot be drawn from"
+                f"{f' ({error})' if str(error) else ''}. Give the site a value, with handlers.condition, "
+                "handlers.substitute or as posterior_samples of Predictive, or write a distribution that can "
+                "be drawn from."
+            ) from error
+        msg["value"], msg["intermediates"] = drawn
     else:
         msg["value"] = msg["fn"](*msg["args"], **msg["kwargs"])
