@@ -319,3 +319,25 @@ def test_the_values_behind_the_last_axis_of_a_posterior() -> None:
     supports = mx.marginalize(model).supports()
     np.testing.assert_array_equal(supports["n"], [3, 4, 5, 6])
     np.testing.assert_array_equal(supports["pair"], [[0, 0], [0, 1], [1, 0], [1, 1]])
+
+
+def test_draws_and_modes_carry_the_deterministic_sites_that_follow_from_them() -> None:
+    """Of what is partly observed, too: what was seen, and a draw of the rest."""
+    seen, known = jnp.array([1, 0, 1]), jnp.array([True, False, True])
+
+    def model() -> None:
+        mx.deterministic("constant", 3.0)
+        with mx.plate("data", 3):
+            z = mx.sample("z", dist.Bernoulli(0.4))
+            mx.deterministic("twice", 2 * z + 1)
+            mx.sample("d", dist.Bernoulli(0.9), obs=seen, obs_mask=known)
+
+    m = mx.marginalize(model)
+    drawn = jax.vmap(lambda key: m.draw(key, {}))(jax.random.split(jax.random.key(0), 200))
+    assert set(drawn) == {"z", "twice", "d", "d_unobserved"}
+    np.testing.assert_array_equal(drawn["twice"], 2 * drawn["z"] + 1)
+    np.testing.assert_array_equal(drawn["d"][:, [0, 2]], np.ones((200, 2)))
+    np.testing.assert_array_equal(drawn["d"][:, 1], drawn["d_unobserved"][:, 1])
+    assert 150 < drawn["d"][:, 1].sum() < 200  # 180, standard deviation 4.2
+    assert m.mode({})["d"].tolist() == [1, 1, 1]
+    assert m.mode({})["twice"].tolist() == [1, 1, 1]

@@ -199,7 +199,8 @@ class Marginal:
         -------
         dict of array, each of its site's shape
             The joint maximum, which need not be the maximum of each marginal. Of several equal
-            maxima one consistent assignment is returned.
+            maxima one consistent assignment is returned. Beside the variables, the deterministic
+            sites that depend on them.
 
         Examples
         --------
@@ -232,6 +233,8 @@ class Marginal:
         Returns
         -------
         dict of array, each of its site's shape
+            Of the variables, and of the deterministic sites that depend on them: of one that is partly
+            observed (``obs_mask``), what was seen and a draw of the rest.
 
         Examples
         --------

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.extend import core as jex_core
 
 from marginax.blocks.blocked import blocks_of, in_blocks
 from marginax.elimination.contract import contract
@@ -224,7 +225,26 @@ def _chosen(prepared: Prepared, semiring: Semiring) -> tuple[dict[str, Array], A
     for (name, site), share in zip(variables.items(), shares, strict=True):
         support = jnp.asarray(site.support, site.dtype)
         values[name] = support[jnp.argmax(share, -1)].reshape(site.shape)
-    return values, total
+    return values | _following(prepared, values), total
+
+
+def _following(prepared: Prepared, chosen: Mapping[str, Array]) -> dict[str, Array]:
+    """The deterministic sites that depend on variables, at the values chosen for these.
+
+    Among them what is partly observed (``obs_mask``): what was seen, and a draw of the rest.
+    """
+    captured = prepared.graph.captured
+    names = [
+        str(name)
+        for (kind, name), found in captured.dependence.items()
+        if kind == "value" and found.keys() & chosen.keys()
+    ]
+    if not names:
+        return {}
+    values = {**prepared.values, **chosen}
+    inputs = [jnp.asarray(values[n], prepared.graph.latents[n].dtype) for n in captured.inputs]
+    outputs = jex_core.jaxpr_as_fun(captured.jaxpr)(*inputs)
+    return {n: outputs[captured.outputs.index(("value", n))] for n in names}
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,8 @@ def _values(
         fixed |= _draw_from_prior(model, loose, prior_key, args, kwargs)
     marginal = Marginal(model)
     ask = marginal.mode if temperature == 0 else functools.partial(marginal.draw, key)
-    chosen = ask(fixed, *args, **kwargs)
+    found = ask(fixed, *args, **kwargs)
+    chosen = {name: value for name, value in found.items() if sites[name].is_free}
     drawn = chosen | {name: fixed[name] for name in loose}
     return drawn, _Unchanged(sites, known.values | fixed | chosen)
 
