@@ -22,6 +22,7 @@ from numpyro.distributions import ImproperUniform
 from marginax.graph.blame import NEEDS_A_NUMBER, blame
 from marginax.graph.distribution_layers import distribution_name, is_masked, unwrapped
 from marginax.graph.supports import find_support
+from marginax.graph.true_supports import support_of
 from marginax.graph.validate import (
     check_observed,
     check_observed_numbers,
@@ -219,8 +220,9 @@ def _record(msg: Message, is_free: bool, is_point: bool) -> Site:
     check_observed(msg)
     is_fixed_latent = not (is_free or is_point or msg["is_observed"])
     discrete = is_free and fn.is_discrete
-    support, reason = find_support(msg) if discrete else (None, "")
-    if support is not None:
+    values, reason = find_support(msg) if discrete else (None, "")
+    support = support_of(fn)
+    if values is not None:
         _check_batch_is_plates(msg, common["shape"], common["plates"])
     return Site(
         **common,
@@ -234,11 +236,11 @@ def _record(msg: Message, is_free: bool, is_point: bool) -> Site:
         is_point_mass=is_point,
         is_discrete=fn.is_discrete,
         is_masked=is_masked(fn),
-        support=None if support is None else support.values,
-        cut=(False, False) if support is None else (support.cut_below, support.cut_above),
+        support=None if values is None else values.values,
+        cut=(False, False) if values is None else (values.cut_below, values.cut_above),
         not_enumerated_because=reason,
         value=value if is_fixed_latent and is_concrete(value) else None,
-        constraint=fn.support if is_fixed(fn.support) else None,
+        constraint=support if is_fixed(support) else None,
     )
 
 
