@@ -65,7 +65,9 @@ class Prepared:
         """
         evaluated = self.evaluate()
         factors = [
-            replace(factor, array=jnp.zeros_like(factor.array)) if self._is_bystander(factor) else factor
+            replace(factor, array=jnp.zeros_like(factor.array))
+            if self._is_bystander(factor)
+            else factor
             for factor in evaluated.factors
         ]
         return replace(evaluated, factors=factors)

@@ -99,17 +99,57 @@ def _dirichlet(fn: Any, value: Array) -> Array:
 
 def _kumaraswamy(fn: Any, value: Array) -> Array:
     a, b = jnp.asarray(fn.concentration1), jnp.asarray(fn.concentration0)
-    is_end = (value == 0) | (value == 1)
-    inside = jnp.where(is_end, 0.5, value)
-    logarithm = jnp.log(inside)
-    rest = jnp.log(-jnp.expm1(a * logarithm))  # log(1 - value**a), exact also near one
-    at_one = log_power(b - 1, jnp.where(value == 1, 0.0, 1.0))
-    each = jnp.where(is_end, log_power(a - 1, value) + at_one, (a - 1) * logarithm + (b - 1) * rest)
-    return jnp.log(a) + jnp.log(b) + each
+    is_zero, is_one = value == 0, value == 1
+    inside = jnp.where(is_zero | is_one, 0.5, value)
+    rest = jnp.log(-jnp.expm1(a * jnp.log(inside)))  # log(1 - value**a), exact also near one
+    # At zero that is -(value**a), which matters to the derivative alone.
+    at_zero = jnp.where(a >= 1, -(jnp.where(is_zero, value, 0.0) ** jnp.maximum(a, 1.0)), 0.0)
+    right = (b - 1) * jnp.where(is_zero, at_zero, rest)
+    right = jnp.where(is_one, log_power(b - 1, jnp.where(is_one, 0.0, 1.0)), right)
+    return jnp.log(a) + jnp.log(b) + log_power(a - 1, value) + right
 
 
 def _log_uniform(fn: Any, value: Array) -> Array:
     return -jnp.log(value) - jnp.log(jnp.log(fn.high) - jnp.log(fn.low))
+
+
+def _truncated_power_law(fn: Any, value: Array) -> Array:
+    power = jnp.asarray(fn.alpha + 1, value.dtype)
+    low, high = jnp.asarray(fn.low, value.dtype), jnp.asarray(fn.high, value.dtype)
+    has_low = low > 0
+    ratio = jnp.where(has_low, jnp.log(high) - jnp.log(jnp.where(has_low, low, 1.0)), jnp.inf)
+    # The integral of value**alpha is high**power * (1 - exp(-power * ratio)) / power: near a power of
+    # zero its series, and from zero on just high**power / power.
+    exponent = jnp.where(has_low, power * jnp.where(has_low, ratio, 1.0), 1.0)
+    small = jnp.abs(exponent) < 1e-3
+    safe = jnp.where(small, 1.0, exponent)
+    scaled = jnp.where(
+        small, 1 - exponent / 2 + exponent**2 / 6 - exponent**3 / 24, -jnp.expm1(-safe) / safe
+    )
+    positive = jnp.where(has_low, 1.0, power)
+    whole = jnp.log1p(-(jnp.where(has_low, 0.0, low / high) ** positive)) - jnp.log(positive)
+    share = jnp.where(has_low, jnp.log(scaled) + jnp.log(jnp.where(has_low, ratio, 1.0)), whole)
+    return log_power(fn.alpha, value) - power * jnp.log(high) - share
+
+
+def _relaxed_bernoulli(fn: Any, value: Array) -> Array:
+    t, rest = fn.temperature, 1 - value
+    logits = jnp.asarray(fn.logits, value.dtype)
+    most = jnp.maximum(logits, 0.0)
+    total = most + jnp.log(jnp.exp(logits - most) * rest**t + jnp.exp(-most) * value**t)
+    return jnp.log(t) + logits + log_power(t - 1, value) + log_power(t - 1, rest) - 2 * total
+
+
+def _polya_gamma(fn: Any, value: Array) -> Array:
+    is_end = value == 0
+    x = jnp.where(is_end, 1.0, value)[..., None]
+    odd = 2.0 * jnp.arange(fn.num_log_prob_terms) + 1.0
+    terms = jnp.log(odd) - 0.125 * odd**2 / x  # with alternating signs
+    first = terms[..., :1]
+    signs = jnp.where(jnp.arange(fn.num_log_prob_terms) % 2 == 0, 1.0, -1.0)
+    rest = jnp.log(jnp.sum(signs * jnp.exp(terms - first), -1))
+    found = first[..., 0] + rest - 1.5 * jnp.log(x[..., 0]) - 0.5 * jnp.log(2 * jnp.pi)
+    return jnp.where(is_end, -jnp.inf, found)
 
 
 EDGE_FORMULAS: dict[type, Callable[[Any, Array], Array]] = {
@@ -125,5 +165,8 @@ EDGE_FORMULAS: dict[type, Callable[[Any, Array], Array]] = {
     d.Dirichlet: _dirichlet,
     d.Kumaraswamy: _kumaraswamy,
     d.LogUniform: _log_uniform,
+    d.DoublyTruncatedPowerLaw: _truncated_power_law,
+    d.RelaxedBernoulliLogits: _relaxed_bernoulli,
+    d.TruncatedPolyaGamma: _polya_gamma,
 }
 """By distribution, a function of it and a possible value of floating type."""

@@ -16,12 +16,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import CategoricalLogits, CategoricalProbs, constraints
+from numpyro.distributions import CategoricalLogits, CategoricalProbs, Delta, constraints
 
 from marginax.graph.compound_formulas import COMPOUND_FORMULAS, with_parts
 from marginax.graph.distribution_layers import mask_of, unwrapped
 from marginax.graph.edge_formulas import EDGE_FORMULAS
 from marginax.graph.exact_formulas import FORMULAS
+from marginax.graph.tail_formulas import TAIL_FORMULAS
 from marginax.graph.true_supports import feasible, support_of
 from marginax.graph.validate import (
     SIMPLEX_TOLERANCE,
@@ -33,7 +34,12 @@ from marginax.graph.validate import (
 from marginax.language.stack import Message
 
 _INDEPENDENT = type(constraints.independent(constraints.real, 1))
+_CATEGORICAL = CategoricalProbs | CategoricalLogits
+_WITH_IMPOSSIBLE = _CATEGORICAL | Delta
+"""Their own formulas give -inf, rightly, beside which there may be more."""
+
 _ELEMENTARY = EDGE_FORMULAS | FORMULAS
+_COMPOUND = COMPOUND_FORMULAS | TAIL_FORMULAS
 
 
 def log_prob(msg: Message) -> Any:
@@ -99,13 +105,15 @@ def density(fn: Any, value: Any, may_be_anything_where_masked: bool = True) -> A
 def _density(fn: Any, value: Any, kept: Any, intermediates: Any = None) -> Any:
     """The log density of a possible value."""
     base = unwrapped(fn)
-    formula, compound = _formula(base, _ELEMENTARY), _formula(base, COMPOUND_FORMULAS)
+    formula, compound = _formula(base, _ELEMENTARY), _formula(base, _COMPOUND)
     if formula is None and compound is None:
-        if isinstance(base, CategoricalProbs | CategoricalLogits):
+        if isinstance(base, _CATEGORICAL):
             value = jnp.asarray(value).astype(int)  # an index; 1.0 may be observed
-        fn = with_parts(fn, density)
+        made = with_parts(fn, density)
         with numpyro_checks(False):
-            return fn.log_prob(value, intermediates) if intermediates else fn.log_prob(value)
+            found = made.log_prob(value, intermediates) if intermediates else made.log_prob(value)
+        is_mixed = made is not fn or isinstance(base, _WITH_IMPOSSIBLE)
+        return _nothing_from_impossible(found) if is_mixed else found
     shape = jnp.broadcast_shapes(jnp.shape(value), fn.shape())
     if formula is not None:
         each = formula(base, jnp.broadcast_to(jnp.asarray(value, jnp.result_type(float)), shape))
@@ -113,9 +121,19 @@ def _density(fn: Any, value: Any, kept: Any, intermediates: Any = None) -> Any:
         assert compound is not None
         each = compound(base, value, density)
         each = jnp.broadcast_to(each, shape[: len(shape) - base.event_dim])
-    each = jnp.where(jnp.isneginf(each), -jnp.inf, each)  # of what is impossible nothing comes back
-    found = jnp.sum(each, tuple(range(base.event_dim - fn.event_dim, 0)))
+    components = tuple(range(base.event_dim - fn.event_dim, 0))
+    if components:  # one that is impossible outweighs one whose density is infinite
+        impossible = jnp.any(jnp.isneginf(each), components)
+        each = jnp.where(jnp.isneginf(each), 0.0, each)
+        found = jnp.where(impossible, -jnp.inf, jnp.sum(each, components))
+    else:
+        found = _nothing_from_impossible(each)
     return found if kept is None else jnp.where(kept, found, 0.0)
+
+
+def _nothing_from_impossible(found: Any) -> Any:
+    """The same density, whose derivatives are zero where it is -inf."""
+    return jnp.where(jnp.isneginf(found), -jnp.inf, found)
 
 
 def _formula(base: Any, formulas: Any) -> Any:
