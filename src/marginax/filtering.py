@@ -50,7 +50,7 @@ class StepProblem:
 
 def filtered(prepared: Prepared, key: object = None) -> tuple[dict[str, Array], Array]:
     """Probabilities of the variables of every scan, given this step and those before; and a log total."""
-    evaluated = prepared.evaluate()
+    evaluated = prepared.evaluate_for_variables()
     found, total = {}, jnp.zeros(())
     for recurrence in prepared.graph.captured.recurrences:
         problems = step_problems(prepared, evaluated, recurrence)

@@ -598,19 +598,23 @@ class Marginal:
         """The answer of a query that also returns the log total, refused where that is not finite."""
         result, total = self._ask(query, key, params, args, kwargs, batch_size)
         if is_concrete(total) and not np.isfinite(total).all():
-            raise self._fault(~np.isfinite(total), params, args, kwargs)
+            bad = ~np.isfinite(total)
+            raise self._fault(bad, params, args, kwargs, of_variables=True)
         return result
 
-    def _fault(self, bad: Any, params: Params, args: Any, kwargs: Any) -> ModelError:
-        """What is wrong with the first draw that is bad."""
+    def _fault(
+        self, bad: Any, params: Params, args: Any, kwargs: Any, of_variables: bool = False
+    ) -> ModelError:
+        """What is wrong with the first draw that is bad; or with what its variables depend on."""
         bad = np.asarray(bad)
         if not bad.ndim:
-            return diagnose(self.prepare(params, args, kwargs))
+            prepared = self.prepare(params, args, kwargs)
+            return diagnose(prepared, prepared.evaluate_for_variables() if of_variables else None)
         sites = collect_sites(self.model, *args, **kwargs)
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         values, _ = check_params(sites, params)
         one = {name: value[first] for name, value in values.items()}
-        cause = diagnose(self.prepare(one, args, kwargs))
+        cause = self._fault(True, one, args, kwargs, of_variables)
         where = ", ".join(map(str, first))
         return ModelError(
             f"in {int(bad.sum())} of {bad.size} draws, the first at [{where}]: {cause}"

@@ -18,6 +18,7 @@ import numpy as np
 
 from marginax.blocks.blocked import in_blocks
 from marginax.blocks.plates import rows_on_disk_of, sizes_in_blocks
+from marginax.elimination.factor import Factor
 from marginax.elimination.plan import Advance, Eliminate, Plan, make_plan
 from marginax.explanation import explanation
 from marginax.graph.factors import Evaluated, FactorGraph, LogDensity, density_trace, factor_graph
@@ -55,6 +56,26 @@ class Prepared:
         # In blocks arrays never have this size; `ask` looks at what they have.
         visit = self._nothing if self.sizes_in_blocks else self.refuse_above_limit
         return self.graph.evaluate(self.values, visit)
+
+    def evaluate_for_variables(self) -> Evaluated:
+        """Compute every factor that says something of what is summed out.
+
+        The density of a given value that touches no variable is left out, as if it were one: it is the
+        same for all that a variable can be, and may be infinite or zero without making them impossible.
+        """
+        evaluated = self.evaluate()
+        factors = [
+            replace(factor, array=jnp.zeros_like(factor.array))
+            if self._is_bystander(factor)
+            else factor
+            for factor in evaluated.factors
+        ]
+        return replace(evaluated, factors=factors)
+
+    def _is_bystander(self, factor: Factor) -> bool:
+        site = self.sites.get(self.graph.places[factor.name].density)
+        is_latent = site is not None and not site.is_observed and not site.is_auxiliary
+        return is_latent and not factor.variables
 
     def ask(self, query: Callable[[Prepared], Any], values: Mapping[str, Any] | None = None) -> Any:
         """The answer of a query, with large plates evaluated in blocks.
@@ -254,12 +275,19 @@ def _batch_shape(sites: Mapping[str, Site], values: Mapping[str, Any]) -> tuple[
     return next(iter(batches.values()), ())
 
 
-def diagnose(prepared: Prepared) -> ModelError:
-    """Which site makes the density NaN or impossible, as an error to raise."""
+def diagnose(prepared: Prepared, evaluated: Evaluated | None = None) -> ModelError:
+    """Which site makes the density NaN or impossible, as an error to raise.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The model.
+    evaluated : Evaluated, optional
+        The factors to look at; all of the model's as they are when nothing is said.
+    """
     if rows_on_disk_of(prepared.graph):
         return _diagnose_in_blocks(prepared)
-    evaluated = prepared.evaluate()
-    for factor in evaluated.factors:
+    for factor in (evaluated or prepared.evaluate()).factors:
         array = np.asarray(factor.array)
         variable_axes = tuple(range(len(factor.plates), array.ndim))
         best = array.max(axis=variable_axes) if variable_axes else array
@@ -271,7 +299,9 @@ def diagnose(prepared: Prepared) -> ModelError:
                 ", ".join(str(i) for i in np.argwhere(bad)[0])
             )
             parents = prepared.graph.parents(factor.name)
-            given = ", ".join(f"'{p}'" for p in parents if p != factor.name) or "constants only"
+            named = [f"'{p}'" for p in parents if p != factor.name]
+            own = ["its own value"] if factor.name in prepared.values else []
+            given = ", ".join([*own, *named]) or "constants only"
             return ModelError(
                 f"site '{factor.name}': its log density is {what}{where if bad.ndim else ''}. It "
                 f"depends on {given}; check those values and the data."

@@ -121,7 +121,7 @@ def weights(
         Each has an axis for the steps if the group is stated in a scan, one for each plate,
         leftmost first, then one for each variable.
     """
-    evaluated = prepared.evaluate()
+    evaluated = prepared.evaluate_for_variables()
     dtype = jnp.result_type(float, *[factor.array.dtype for factor in evaluated.factors])
     tilts = [_tilts(prepared, evaluated, scope, dtype) for scope in scopes]
 
@@ -272,7 +272,7 @@ class Pairwise:
 
 def entropy(prepared: Prepared, key: Any = None) -> tuple[Array, Array]:
     """The entropy of the joint posterior of all variables; and the log total."""
-    evaluated = prepared.evaluate()
+    evaluated = prepared.evaluate_for_variables()
 
     def total(arrays: list[Array]) -> Array:
         factors = [
@@ -290,7 +290,7 @@ def entropy(prepared: Prepared, key: Any = None) -> tuple[Array, Array]:
 def pointwise(prepared: Prepared, key: Any = None) -> dict[str, Array]:
     """For every observed site, each element's log-likelihood given all others; in a scan, given the past."""
     graph = prepared.graph
-    evaluated = prepared.evaluate()
+    evaluated = prepared.evaluate_for_variables()
     inside = [f for f in evaluated.factors if graph.places[f.name].time is not None]
     outside = [f for f in evaluated.factors if graph.places[f.name].time is None]
     found = {}

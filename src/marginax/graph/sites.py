@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,7 +24,9 @@ from numpyro.distributions import ImproperUniform
 
 from marginax.graph.blame import NEEDS_A_NUMBER, blame, unnamed
 from marginax.graph.distribution_layers import distribution_name, is_masked, unwrapped
-from marginax.graph.supports import find_support
+from marginax.graph.known_values import known_outputs
+from marginax.graph.supports import find_support, traced_bounds
+from marginax.graph.true_supports import support_of
 from marginax.graph.validate import (
     check_observed,
     check_observed_numbers,
@@ -109,22 +112,27 @@ class _Draft(handlers.seed):
 class _Recorder(handlers.trace):
     """Records of each message what is known of it as a `Site`, where it is stated."""
 
-    def __init__(self, draft: _Draft) -> None:
+    def __init__(self, draft: _Draft, numbers: Mapping[str, Sequence[Any]] | None) -> None:
         super().__init__(draft)
         self.draft = draft
+        self.numbers = numbers
 
     def postprocess_message(self, msg: Message) -> None:
         if msg.get("name") is None:
             return
         if "site" not in msg:  # otherwise it comes from a scan, and was recorded there
-            free, points = self.draft.free, self.draft.point_masses
-            msg["site"] = _record(msg, msg["name"] in free, msg["name"] in points)
+            name, points = msg["name"], self.draft.point_masses
+            is_free = name in self.draft.free
+            if is_free and msg["fn"].is_discrete:
+                msg["bounds"] = traced_bounds(msg)
+            numbers = None if self.numbers is None else self.numbers.get(name, ())
+            msg["site"] = _record(msg, is_free, name in points, numbers)
         elif msg.get("series"):
             msg["site"] = _of_series(msg, msg["site"])
         super().postprocess_message(msg)
 
     def differing(self, msg: Message) -> dict[str, Any]:
-        return {"value": msg["value"]}
+        return {"value": msg["value"], "bounds": msg.get("bounds", [])}
 
 
 def _of_series(msg: Message, site: Site) -> Site:
@@ -173,14 +181,19 @@ def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[
     args, kwargs = as_jax_arrays((args, kwargs))
     sites: dict[str, Site] = {}
 
-    def run(key: Any) -> None:
-        recorder = _Recorder(_Draft(model, key))
-        for name, msg in recorder.get_trace(*args, **kwargs).items():
+    def run(key: Any, numbers: Mapping[str, Sequence[Any]] | None = None) -> dict[str, list[Any]]:
+        recorder = _Recorder(_Draft(model, key), numbers)
+        trace = recorder.get_trace(*args, **kwargs)
+        for name, msg in trace.items():
             sites[name] = msg["site"]
+        return {name: msg["bounds"] for name, msg in trace.items() if msg.get("bounds")}
 
     with isolated(), numpyro_checks(False):  # they name no site; those of this package do
         try:
-            jax.eval_shape(run, jax.random.key(0))
+            if jax.eval_shape(run, jax.random.key(0)):
+                # Bounds that are traced may follow from constants all the same.
+                numbers = known_outputs(run, jax.random.key(0))
+                jax.eval_shape(partial(run, numbers=numbers), jax.random.key(0))
         except NEEDS_A_NUMBER as error:
             found = _blamed(model, args, kwargs, error) or unnamed(error)
             if found is None:
@@ -231,7 +244,7 @@ def _blamed(
     return blame(run, examples, lambda name: trace[name]["fn"].has_enumerate_support, error)
 
 
-def _record(msg: Message, is_free: bool, is_point: bool) -> Site:
+def _record(msg: Message, is_free: bool, is_point: bool, numbers: Sequence[Any] | None) -> Site:
     value = msg["value"]
     common: dict[str, Any] = {
         "name": msg["name"],
@@ -248,8 +261,9 @@ def _record(msg: Message, is_free: bool, is_point: bool) -> Site:
     check_observed(msg)
     is_fixed_latent = not (is_free or is_point or msg["is_observed"])
     discrete = is_free and fn.is_discrete
-    support, reason = find_support(msg) if discrete else (None, "")
-    if support is not None:
+    values, reason = find_support(msg, numbers) if discrete else (None, "")
+    support = support_of(fn)
+    if values is not None:
         _check_batch_is_plates(msg, common["shape"], common["plates"])
     return Site(
         **common,
@@ -263,11 +277,11 @@ def _record(msg: Message, is_free: bool, is_point: bool) -> Site:
         is_point_mass=is_point,
         is_discrete=fn.is_discrete,
         is_masked=is_masked(fn),
-        support=None if support is None else support.values,
-        cut=(False, False) if support is None else (support.cut_below, support.cut_above),
+        support=None if values is None else values.values,
+        cut=(False, False) if values is None else (values.cut_below, values.cut_above),
         not_enumerated_because=reason,
         value=value if is_fixed_latent and is_concrete(value) else None,
-        constraint=fn.support if is_fixed(fn.support) else None,
+        constraint=support if is_fixed(support) else None,
     )
 
 

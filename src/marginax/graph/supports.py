@@ -4,7 +4,7 @@ Three sources, in this order:
 
 1. what the site says, ``infer={"support": (low, high)}``: the whole numbers from low to high;
 2. what the distribution says of itself (NumPyro's ``enumerate_support``);
-3. the bounds of its support, where they are numbers now.
+3. the bounds of its support, where they are numbers now, or follow from what is known.
 
 A variable has *one* list of values for all elements of its plates. Where the elements' own supports
 differ (a `Binomial` with an array of counts) the list is their envelope, and values that an element
@@ -18,15 +18,18 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from numpyro.distributions import constraints
 
 from marginax.graph.distribution_layers import distribution_name, unwrapped
+from marginax.graph.true_supports import AnyOf, support_of, zero
 from marginax.graph.validate import is_concrete
 from marginax.language.errors import ModelError
 from marginax.language.stack import Message
@@ -36,6 +39,8 @@ LARGEST_PRODUCT = 4096
 
 LARGEST_LOOP = 2**20
 """Joint values of variables that a loop states and one site needs, beyond which nobody should be advised to try."""
+
+_MULTINOMIAL = type(constraints.multinomial(1))
 
 NOT_KNOWN = (jax.errors.JAXTypeError, jax.errors.UnexpectedTracerError)
 
@@ -52,13 +57,36 @@ class Support:
     """Whether it allows values above the largest one here."""
 
 
-def find_support(msg: Message) -> tuple[Support | None, str]:
+def traced_bounds(msg: Message) -> list[Any]:
+    """The bounds of a site's values that are traced, though they may follow from what is known."""
+    return [leaf for leaf in jax.tree.leaves(_bounds_of(msg)) if isinstance(leaf, Tracer)]
+
+
+def _bounds_of(msg: Message) -> tuple[Any, Any]:
+    """The constraint of one component, and the range that the site states."""
+    return support_of(unwrapped(msg["fn"])), msg["infer"].get("support")
+
+
+def _looked_up(bounds: Any, numbers: Sequence[Any]) -> Any:
+    """The same with numbers in place of those traced bounds that could be looked up."""
+    given = iter(numbers)
+
+    def number(leaf: Any) -> Any:
+        found = next(given, None) if isinstance(leaf, Tracer) else None
+        return leaf if found is None else found
+
+    return jax.tree.map(number, bounds)
+
+
+def find_support(msg: Message, numbers: Sequence[Any] | None = None) -> tuple[Support | None, str]:
     """The values that a latent discrete site is summed over, or why there are none.
 
     Parameters
     ----------
     msg : dict
         The site's message.
+    numbers : sequence of array or None, optional
+        For each of its `traced_bounds` the number, if it is known; without, they are not looked up yet.
 
     Returns
     -------
@@ -74,10 +102,13 @@ def find_support(msg: Message) -> tuple[Support | None, str]:
     kind = distribution_name(fn)
     if "enumerate" in infer and infer["enumerate"] is None:
         return None, "its site says infer={'enumerate': None}"
-    stated = _stated_range(name, infer.get("support"))
+    constraint, stated = _looked_up(_bounds_of(msg), numbers or ())
+    if numbers is None and not is_concrete(stated):
+        return None, "the range that its site states is not looked up yet"
+    stated = _stated_range(name, stated)
     base = unwrapped(fn)
     components = tuple(fn.event_shape[: fn.event_dim - base.event_dim])
-    found, reason = _of_component(name, base, kind, stated)
+    found, reason = _of_component(name, base, constraint, kind, stated)
     if found is None:
         return None, reason
     if len(found.values) == 0:
@@ -128,11 +159,11 @@ def _stated_range(name: str, stated: Any) -> tuple[int, int] | None:
 
 
 def _of_component(
-    name: str, base: Any, kind: str, stated: tuple[int, int] | None
+    name: str, base: Any, constraint: Any, kind: str, stated: tuple[int, int] | None
 ) -> tuple[Support | None, str]:
-    low, high = bounds(base.support)
+    low, high = bounds(constraint)
     if stated is not None:
-        if base.event_dim > 0 or not _is_integer(base.support):
+        if base.event_dim > 0 or not _is_integer(constraint):
             raise ModelError(
                 f"site '{name}': infer={{'support': ...}} is a range of whole numbers, which {kind} "
                 "does not have; leave it out."
@@ -147,7 +178,9 @@ def _of_component(
         # A bound that is not known now may lie outside of the range.
         cut_below = low is None or first > low
         return Support(np.arange(first, last + 1), cut_below, high is None or last < high), ""
-    if base.has_enumerate_support:
+    if isinstance(constraint, _MULTINOMIAL):
+        return _compositions(constraint, base.event_shape[0], kind)
+    if base.has_enumerate_support and not isinstance(constraint, AnyOf):
         try:
             with jax.ensure_compile_time_eval():
                 values = np.asarray(base.enumerate_support(expand=False))
@@ -156,13 +189,9 @@ def _of_component(
             pass  # it cannot say; its bounds may
     if low is not None and high is not None:
         return Support(np.arange(low, high + 1)), ""
-    if _is_bounded(base.support):
-        return None, (
-            f"the support of {kind} depends on a value that is not known while tracing. Pass that value "
-            "as a number from outside of jax.jit (close over it), or state a range that holds it, "
-            "infer={'support': (0, 50)}"
-        )
-    if _is_integer(base.support):
+    if _is_bounded(constraint):
+        return None, _not_known(kind)
+    if _is_integer(constraint):
         return None, (
             f"{kind} has infinitely many values. State a range that holds nearly all of them, "
             "infer={'support': (0, 100)}"
@@ -177,7 +206,11 @@ def bounds(constraint: Any) -> tuple[int | None, int | None]:
     """
     if constraint is constraints.boolean:
         return 0, 1
-    if not _is_integer(constraint):
+    if isinstance(constraint, AnyOf):
+        lows, highs = zip(*map(bounds, constraint.parts), strict=True)
+        low = None if None in lows else min(lows)
+        return low, None if None in highs else max(highs)
+    if not _is_integer(constraint) and constraint is not zero:
         return None, None
     found: list[int | None] = []
     for attribute, extreme in (("lower_bound", np.min), ("upper_bound", np.max)):
@@ -187,7 +220,36 @@ def bounds(constraint: Any) -> tuple[int | None, int | None]:
     return found[0], found[1]
 
 
+def _compositions(constraint: Any, size: int, kind: str) -> tuple[Support | None, str]:
+    """The ways to share so many draws among categories, for each of the elements' numbers of draws."""
+    if not is_concrete(constraint.upper_bound):
+        return None, _not_known(kind)
+    draws = [int(n) for n in np.unique(np.asarray(constraint.upper_bound))]
+    count = sum(math.comb(n + size - 1, size - 1) for n in draws)
+    if count > LARGEST_PRODUCT:
+        return None, (
+            f"{kind} has {count:,} values, more than {LARGEST_PRODUCT:,}; it is one Categorical for each "
+            "of its draws, in a plate"
+        )
+    values = []
+    for n in draws:  # categories are the gaps between bars among n stars
+        for bars in itertools.combinations(range(n + size - 1), size - 1):
+            ends = np.array([-1, *bars, n + size - 1])
+            values.append(np.diff(ends) - 1)
+    return Support(np.array(values).reshape((-1, size))), ""
+
+
+def _not_known(kind: str) -> str:
+    return (
+        f"the support of {kind} depends on a value that is not known while tracing. Pass that value "
+        "as a number from outside of jax.jit (close over it), or state a range that holds it, "
+        "infer={'support': (0, 50)}"
+    )
+
+
 def _is_integer(constraint: Any) -> bool:
+    if isinstance(constraint, AnyOf):
+        return all(part is zero or _is_integer(part) for part in constraint.parts)
     return isinstance(
         constraint,
         type(constraints.integer_interval(0, 1)) | type(constraints.integer_greater_than(0)),
@@ -195,6 +257,8 @@ def _is_integer(constraint: Any) -> bool:
 
 
 def _is_bounded(constraint: Any) -> bool:
+    if isinstance(constraint, AnyOf):
+        return all(part is zero or _is_bounded(part) for part in constraint.parts)
     return isinstance(constraint, type(constraints.integer_interval(0, 1)))
 
 

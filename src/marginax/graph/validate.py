@@ -24,6 +24,7 @@ from marginax.graph.distribution_layers import (
     mask_of,
     unwrapped,
 )
+from marginax.graph.true_supports import AnyOf, support_of, zero
 from marginax.language.errors import ModelError
 from marginax.language.stack import Message
 
@@ -148,7 +149,7 @@ def check_observed(msg: Message) -> None:
         if not is_concrete(kept) or value.shape != tuple(msg["fn"].shape()):
             return
         value = value[np.broadcast_to(np.asarray(kept), msg["fn"].batch_shape)]
-    check_observed_numbers(name, value, msg["fn"].support)
+    check_observed_numbers(name, value, support_of(msg["fn"]))
 
 
 def check_observed_numbers(name: str, value: np.ndarray, support: Any) -> None:
@@ -211,6 +212,10 @@ def describe(constraint: Any) -> str:
         if constraint is constraints.real_vector:
             break
         constraint = constraint.base_constraint
+    if isinstance(constraint, AnyOf):
+        return " or ".join(map(describe, constraint.parts))
+    if constraint is zero:
+        return "zero"
     words = {
         "Real": "a finite real number",
         "RealVector": "a vector of finite real numbers",
