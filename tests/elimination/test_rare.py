@@ -1,5 +1,6 @@
 """Rare values are drawn as often as they should be, wherever they stand."""
 
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -43,7 +44,7 @@ def frequencies(weights: np.ndarray) -> np.ndarray:
         fine = np.arange(steps, dtype=np.uint64) * 2 ** (FINE_BITS - 20) + 2 ** (FINE_BITS - 21)
         found = indices(np.full(steps, cell), fine)
         total += np.bincount(found, minlength=len(weights)) / steps
-    for low, high in zip(parts[:-1], parts[1:], strict=True):
+    for low, high in itertools.pairwise(parts):
         if low < high:
             first, last = indices(np.array([low, high - 1]), np.array([0, 2**FINE_BITS - 1]))
             assert first == last
@@ -79,9 +80,7 @@ def test_draws_along_any_axis_have_their_probabilities() -> None:
     weights = jnp.broadcast_to(table[:, None], shape)
     drawn = draw_index(jax.random.key(0), weights, 1)
     assert drawn.shape == (100, 200)
-    np.testing.assert_array_equal(
-        drawn, draw_index(jax.random.key(0), weights.swapaxes(1, 2), -1)
-    )
+    np.testing.assert_array_equal(drawn, draw_index(jax.random.key(0), weights.swapaxes(1, 2), -1))
     counts = np.bincount(np.ravel(drawn), minlength=3)
     expected = 20_000 * np.asarray(table)
     assert ((counts - expected) ** 2 / expected).sum() < 18.4  # chi-square, 1e-4
