@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import CategoricalLogits, CategoricalProbs, constraints
 
+from marginax.graph.count_formulas import count_formula
 from marginax.graph.distribution_layers import mask_of, unwrapped
 from marginax.graph.exact_formulas import FORMULAS
+from marginax.graph.supports import bounds
 from marginax.graph.validate import is_concrete, is_fixed, numpyro_checks, satisfies
 from marginax.language.stack import Message
 
@@ -46,7 +48,7 @@ def log_prob(msg: Message) -> Any:
     # What is latent was drawn or enumerated, so it is possible also where it is masked out.
     moves = [where for where in (kept if msg["is_observed"] else None, inside) if where is not None]
     if not moves:
-        return _density(fn, value, kept)
+        return _density(msg, value, kept)
     try:
         shape = jnp.broadcast_shapes(jnp.shape(value), fn.shape())
         possible = fn.support.feasible_like(jnp.broadcast_to(value, shape))
@@ -56,16 +58,17 @@ def log_prob(msg: Message) -> Any:
     for usable in moves:
         per_event = jnp.reshape(usable, jnp.shape(usable) + (1,) * fn.event_dim)
         value = jnp.where(per_event, value, possible)
-    density = _density(fn, value, kept)
+    density = _density(msg, value, kept)
     if inside is None:
         return density
     return jnp.where(inside if kept is None else inside | ~kept, density, -jnp.inf)
 
 
-def _density(fn: Any, value: Any, kept: Any) -> Any:
+def _density(msg: Message, value: Any, kept: Any) -> Any:
     """The log density of a possible value."""
+    fn = msg["fn"]
     base = unwrapped(fn)
-    formula = FORMULAS.get(type(base))
+    formula = count_formula(base, lambda: _largest(msg)) or FORMULAS.get(type(base))
     if formula is None:
         if isinstance(base, CategoricalProbs | CategoricalLogits):
             value = jnp.asarray(value).astype(int)  # an index; 1.0 may be observed
@@ -74,8 +77,17 @@ def _density(fn: Any, value: Any, kept: Any) -> Any:
     shape = jnp.broadcast_shapes(jnp.shape(value), fn.shape())
     each = formula(base, jnp.broadcast_to(jnp.asarray(value, jnp.result_type(float)), shape))
     each = jnp.where(jnp.isneginf(each), -jnp.inf, each)  # of what is impossible nothing comes back
-    density = jnp.sum(each, tuple(range(-fn.event_dim, 0)))
+    density = jnp.sum(each, tuple(range(base.event_dim - fn.event_dim, 0)))
     return density if kept is None else jnp.where(kept, density, 0.0)
+
+
+def _largest(msg: Message) -> float | None:
+    """The largest value that a site of whole numbers may have, if that is known now."""
+    value = msg["value"]
+    if is_concrete(value):
+        return float(np.max(np.asarray(value), initial=0))
+    stated = msg.get("infer", {}).get("support")
+    return bounds(unwrapped(msg["fn"]).support)[1] if stated is None else stated[1]
 
 
 def _inside(support: Any, value: Any) -> Any:
