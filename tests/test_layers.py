@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "marginax"
 MAY_IMPORT = {
     "language": set(),
     "elimination": set(),
-    "graph": {"language", "elimination"},
+    "graph": {"language", "elimination", "distributions"},
     "blocks": {"language", "graph"},
     "explanation": {"elimination", "graph", "blocks"},
     "compiled": set(),

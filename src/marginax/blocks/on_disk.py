@@ -18,6 +18,8 @@ from jax import Array
 from jax.core import ShapedArray
 from jax.extend import core as jex_core
 
+from marginax.language.narrowing import check_narrowing
+
 READ = "rows_on_disk"
 _read_p = jex_core.Primitive(READ)
 _numbers = itertools.count()
@@ -55,7 +57,9 @@ class RowsOnDisk:
 
     def read(self, start: int, count: int) -> np.ndarray:
         """Some consecutive rows, in memory."""
-        return np.ascontiguousarray(self._read(int(start), count), self.dtype)
+        rows = np.asarray(self._read(int(start), count))
+        check_narrowing(f"rows on disk ({self.about})", rows)
+        return np.ascontiguousarray(rows, self.dtype)
 
     def traced_rows(self, start: Any, count: int) -> Array:
         """The same as a step of a compiled program."""

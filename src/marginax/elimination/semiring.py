@@ -42,6 +42,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from marginax.elimination.products import log_product, two_factors
+from marginax.elimination.rare import draw_index
 
 
 @dataclass(frozen=True)
@@ -136,14 +137,7 @@ def _argmax(x: Array, total: Array, axis: int, key: Any) -> Array:
 
 
 def _draw(x: Array, total: Array, axis: int, key: Any) -> Array:
-    """One uniform number for each draw, looked up among the cumulative probabilities."""
-    weights = _softmax(x, total, axis, key)
-    # Rounded, cumulative sums may grow, or fall, where nothing is added; what has no probability is left out.
-    ends = jnp.where(weights > 0, jnp.cumsum(weights, axis), 0)
-    last = jnp.max(ends, axis, keepdims=True)
-    # Less than the last, so that one of the values is chosen.
-    point = jax.random.uniform(key, last.shape, x.dtype) * last
-    return _one_hot(jnp.argmax(ends > point, axis), x, total, axis)
+    return _one_hot(draw_index(key, _softmax(x, total, axis, key), axis), x, total, axis)
 
 
 _reduce_sum = _reduction(_logsumexp, _softmax)

@@ -12,6 +12,8 @@ distribution, a mixture's say, are treated in the same way, each with its own su
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,9 +21,11 @@ import numpy as np
 from numpyro.distributions import CategoricalLogits, CategoricalProbs, Delta, constraints
 
 from marginax.graph.compound_formulas import COMPOUND_FORMULAS, with_parts
+from marginax.graph.count_formulas import count_formula
 from marginax.graph.distribution_layers import mask_of, unwrapped
 from marginax.graph.edge_formulas import EDGE_FORMULAS
 from marginax.graph.exact_formulas import FORMULAS
+from marginax.graph.supports import bounds
 from marginax.graph.tail_formulas import TAIL_FORMULAS
 from marginax.graph.true_supports import feasible, support_of
 from marginax.graph.validate import (
@@ -56,13 +60,17 @@ def log_prob(msg: Message) -> Any:
         -inf where the value is impossible, exactly zero where the site is masked out.
     """
     fn, value, intermediates = msg["fn"], msg["value"], msg["intermediates"]
+    stated = msg["infer"].get("support", (None, None))[1]
     if intermediates:  # it was drawn from this distribution
-        return _density(fn, value, _varying_mask(fn), intermediates)
+        largest = partial(_largest, fn, value, stated)
+        return _density(fn, value, _varying_mask(fn), largest, intermediates)
     # What is latent was drawn or enumerated, so it is possible also where it is masked out.
-    return density(fn, value, msg["is_observed"])
+    return density(fn, value, msg["is_observed"], stated)
 
 
-def density(fn: Any, value: Any, may_be_anything_where_masked: bool = True) -> Any:
+def density(
+    fn: Any, value: Any, may_be_anything_where_masked: bool = True, stated: int | None = None
+) -> Any:
     """The log density of a distribution at any value.
 
     Parameters
@@ -73,6 +81,8 @@ def density(fn: Any, value: Any, may_be_anything_where_masked: bool = True) -> A
         It may be impossible.
     may_be_anything_where_masked : bool
         Whether the value may be impossible, or NaN, where a mask switches the distribution off.
+    stated : int, optional
+        The largest value, where the site states it.
 
     Returns
     -------
@@ -85,8 +95,9 @@ def density(fn: Any, value: Any, may_be_anything_where_masked: bool = True) -> A
     kept, inside = _varying_mask(fn), _inside(support, value)
     masked = kept if may_be_anything_where_masked else None
     moves = [where for where in (masked, inside) if where is not None]
+    largest = partial(_largest, fn, value, stated)
     if not moves:
-        return _density(fn, value, kept)
+        return _density(fn, value, kept, largest)
     try:
         shape = jnp.broadcast_shapes(jnp.shape(value), fn.shape())
         possible = feasible(support, jnp.broadcast_to(value, shape))
@@ -96,16 +107,23 @@ def density(fn: Any, value: Any, may_be_anything_where_masked: bool = True) -> A
     for usable in moves:
         per_event = jnp.reshape(usable, jnp.shape(usable) + (1,) * fn.event_dim)
         value = jnp.where(per_event, value, possible)
-    found = _density(fn, value, kept)
+    found = _density(fn, value, kept, largest)
     if inside is None:
         return found
     return jnp.where(inside if kept is None else inside | ~kept, found, -jnp.inf)
 
 
-def _density(fn: Any, value: Any, kept: Any, intermediates: Any = None) -> Any:
+def _density(
+    fn: Any,
+    value: Any,
+    kept: Any,
+    largest: Callable[[], float | None],
+    intermediates: Any = None,
+) -> Any:
     """The log density of a possible value."""
     base = unwrapped(fn)
-    formula, compound = _formula(base, _ELEMENTARY), _formula(base, _COMPOUND)
+    formula = count_formula(base, largest) or _formula(base, _ELEMENTARY)
+    compound = _formula(base, _COMPOUND)
     if formula is None and compound is None:
         if isinstance(base, _CATEGORICAL):
             value = jnp.asarray(value).astype(int)  # an index; 1.0 may be observed
@@ -144,6 +162,13 @@ def _formula(base: Any, formulas: Any) -> Any:
         if "log_prob" in vars(kind):
             return None
     return None
+
+
+def _largest(fn: Any, value: Any, stated: int | None) -> float | None:
+    """The largest value of whole numbers that may occur, if that is known now."""
+    if is_concrete(value):
+        return float(np.max(np.asarray(value), initial=0))
+    return bounds(unwrapped(fn).support)[1] if stated is None else stated
 
 
 def _inside(support: Any, value: Any) -> Any:

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.tree_util import keystr
 from numpyro.distributions import ImproperUniform
 
 from marginax.graph.blame import NEEDS_A_NUMBER, blame, unnamed
@@ -37,6 +38,7 @@ from marginax.graph.validate import (
 )
 from marginax.language import handlers
 from marginax.language.errors import ModelError
+from marginax.language.narrowing import check_narrowing
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series
 from marginax.language.stack import Message, is_point_mass, isolated
@@ -151,12 +153,14 @@ def _of_series(msg: Message, site: Site) -> Site:
 def as_jax_arrays(arguments: Any) -> Any:
     """A model's arguments with NumPy's arrays as JAX's, which variables can index."""
 
-    def convert(leaf: Any) -> Any:
+    def convert(path: Any, leaf: Any) -> Any:
+        if isinstance(leaf, np.ndarray | np.generic):
+            check_narrowing(f"the model's argument {keystr(path[1:])}", leaf)
         is_numeric = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
         return jnp.asarray(leaf) if is_numeric else leaf
 
     with jax.ensure_compile_time_eval():  # numbers stay numbers, also while something is traced
-        return jax.tree.map(convert, arguments)
+        return jax.tree.map_with_path(convert, arguments)
 
 
 def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Site]:

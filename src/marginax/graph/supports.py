@@ -32,6 +32,7 @@ from marginax.graph.distribution_layers import distribution_name, unwrapped
 from marginax.graph.true_supports import AnyOf, support_of, zero
 from marginax.graph.validate import is_concrete
 from marginax.language.errors import ModelError
+from marginax.language.narrowing import check_narrowing
 from marginax.language.stack import Message
 
 LARGEST_PRODUCT = 4096
@@ -175,6 +176,7 @@ def _of_component(
             )
         first = stated[0] if low is None else max(low, stated[0])
         last = stated[1] if high is None else min(high, stated[1])
+        check_narrowing(f"site '{name}': its range of values", np.array([first, last]))
         # A bound that is not known now may lie outside of the range.
         cut_below = low is None or first > low
         return Support(np.arange(first, last + 1), cut_below, high is None or last < high), ""
@@ -188,6 +190,7 @@ def _of_component(
         except (NotImplementedError, *NOT_KNOWN):
             pass  # it cannot say; its bounds may
     if low is not None and high is not None:
+        check_narrowing(f"site '{name}': its range of values", np.array([low, high]))
         return Support(np.arange(low, high + 1)), ""
     if _is_bounded(constraint):
         return None, _not_known(kind)

@@ -26,6 +26,7 @@ from marginax.graph.distribution_layers import (
 )
 from marginax.graph.true_supports import AnyOf, support_of, zero
 from marginax.language.errors import ModelError
+from marginax.language.narrowing import check_narrowing
 from marginax.language.stack import Message
 
 ROUNDING = 1e-5  # of a probability that was computed in single precision
@@ -89,6 +90,7 @@ def _check_distribution(name: str, fn: Any) -> None:
             )
         if not is_concrete(value) or not _is_numeric(value):
             continue
+        check_narrowing(f"site '{name}': the parameter '{parameter}' of {kind}", value)
         if not getattr(constraint, "is_discrete", False) and np.isnan(np.asarray(value)).any():
             raise ModelError(f"site '{name}': the parameter '{parameter}' of {kind} has NaN.")
         if parameter == "logits" and constraint is constraints.real_vector:

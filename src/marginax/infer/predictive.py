@@ -16,6 +16,7 @@ from marginax.graph.validate import check_value
 from marginax.infer.discrete import infer_discrete
 from marginax.language import handlers
 from marginax.language.errors import ModelError
+from marginax.language.primitives import as_numbers
 
 
 class Predictive:
@@ -80,7 +81,9 @@ class Predictive:
         self.model = model
         self.guide = guide
         self.params = dict(params or {})
-        self.samples = {n: jnp.asarray(v) for n, v in (posterior_samples or {}).items()}
+        self.samples = {
+            n: jnp.asarray(as_numbers(n, v)) for n, v in (posterior_samples or {}).items()
+        }
         self.return_sites = return_sites
         self.infer_discrete = infer_discrete
         self.parallel = parallel

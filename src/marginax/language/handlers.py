@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
 from marginax.language.errors import ModelError
+from marginax.language.narrowing import check_narrowing
 from marginax.language.primitives import as_numbers, check_infer, prng_key
 from marginax.language.stack import Message, Messenger, apply_stack, element, read_lazily
 
@@ -194,6 +195,7 @@ class substitute(Messenger):
             return
         value = self.value_of(msg)
         if value is not None:
+            check_narrowing(f"site '{msg['name']}'", value)
             msg["value"] = value
 
 

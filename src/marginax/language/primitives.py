@@ -12,10 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, Unit
 
 from marginax.language.errors import ModelError
+from marginax.language.narrowing import check_narrowing, check_rounding
 from marginax.language.stack import Message, apply_stack, is_active
 
 ENUMERATE_CHOICES = (None, "parallel", "sequential")
@@ -88,6 +90,7 @@ def sample(
     infer = {} if infer is None else check_infer(name, infer)
     if obs is not None:
         obs = as_numbers(name, obs)
+        _check_whole_numbers(name, fn, obs)
     if obs_mask is not None:
         return _sample_partly_observed(name, fn, obs, obs_mask, rng_key, sample_shape, infer)
     if not is_active() and obs is not None:
@@ -138,11 +141,13 @@ def check_infer(name: str, infer: Any) -> dict[str, Any]:
 def as_numbers(name: str, value: Any) -> Any:
     """A value that a user gave to a site, as an array of numbers; plain numbers stay what they are."""
     if isinstance(value, bool | int | float):
+        check_narrowing(f"site '{name}'", value)
         return value
     array, what = value, type(value).__name__
     try:
         if isinstance(value, list | tuple):
-            array = jnp.asarray(value)  # not np.asarray: the elements may be traced
+            is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value))
+            array = jnp.asarray(value) if is_traced else np.asarray(value)
         elif not isinstance(value, jax.Array):
             array = np.asarray(value)
             what = f"{what} of {array.dtype}"
@@ -154,7 +159,17 @@ def as_numbers(name: str, value: Any) -> Any:
             f"site '{name}': its value must be an array of numbers, but it is a {what} "
             f"({_shorten(value)}); convert it first, for example with np.asarray(value, dtype=float)."
         )
+    check_narrowing(f"site '{name}'", array)
     return array
+
+
+def _check_whole_numbers(name: str, fn: Distribution, obs: Any) -> None:
+    """A continuous distribution makes floating numbers of them."""
+    is_known = isinstance(obs, np.ndarray | jax.Array) and not isinstance(obs, Tracer)
+    if not is_known or obs.dtype.kind not in "iu" or fn.is_discrete or not obs.size:
+        return
+    if not isinstance(obs, jax.Array) or obs.is_fully_addressable:
+        check_rounding(f"site '{name}'", np.asarray(obs), jnp.result_type(float))
 
 
 def _shorten(value: Any) -> str:

@@ -28,6 +28,7 @@ from numpyro.distributions.batch_util import promote_batch_shape
 
 from marginax.language import handlers
 from marginax.language.errors import ModelError
+from marginax.language.narrowing import check_narrowing
 from marginax.language.stack import Message, Messenger, active_handlers, isolated
 
 NEEDS_A_NUMBER = (
@@ -170,6 +171,9 @@ def scan(
     if elimination not in ELIMINATIONS:
         raise ValueError(f"scan: elimination must be one of {ELIMINATIONS}, not {elimination!r}.")
     _check_history("scan", history)
+    for what, tree in (("scan: its start", init), ("scan: its series", xs)):
+        for leaf in jax.tree.leaves(tree):
+            check_narrowing(what, leaf)
     init = jax.tree.map(jnp.asarray, init)
     xs = jax.tree.map(jnp.asarray, xs)
     length = _length(xs, length)

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from marginax.language.narrowing import check_narrowing
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 NO_NUMBERS = "OSUTMm"  # kinds of dtypes: objects, strings, dates, durations
 
@@ -114,4 +116,5 @@ def _checked(what: str, value: Any) -> Any:
         raise TypeError(
             f"{what} of a batch holds no numbers but {array.dtype}; leave it out, or make it numbers first."
         )
+    check_narrowing(f"{what} of a batch", array)
     return array
