@@ -133,13 +133,11 @@ class Predictive:
         names = self._names(sites)
         one = partial(self._one, names, args, kwargs)
         keys = jax.random.split(handlers.as_key(rng_key), count)
-        if self.parallel:
-            every = jax.vmap(one)
-        else:
 
-            def every(keys: Any, flat: dict[str, Array]) -> dict[str, Array]:
-                return jax.lax.map(lambda draw: one(*draw), (keys, flat))
+        def one_by_one(keys: Any, flat: dict[str, Array]) -> dict[str, Array]:
+            return jax.lax.map(lambda draw: one(*draw), (keys, flat))
 
+        every = jax.vmap(one) if self.parallel else one_by_one
         drawn = hoisted_jit(every, keys, flat)(keys, flat)
         return {n: v.reshape((*self.batch_shape, *v.shape[1:])) for n, v in drawn.items()}
 
