@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "blocks": {"language", "graph"},
     "explanation": {"elimination", "graph", "blocks"},
     "compiled": set(),
-    "prepared": {"language", "elimination", "graph", "blocks", "explanation"},
+    "prepared": {"language", "compiled", "elimination", "graph", "blocks", "explanation"},
     "filtering": {"elimination", "graph", "prepared"},
     "queries": {"language", "elimination", "graph", "blocks", "prepared", "filtering"},
     "marginal": {
