@@ -100,8 +100,8 @@ def test_nothing_of_the_library_is_compiled_without_these_options():
 
 
 @pytest.mark.parametrize("make", [hoisted_jit, remembered_jit])
-def test_a_program_may_become_part_of_another_or_run_while_that_is_traced(make: Any):
-    """JAX refuses options of a program inside of another one."""
+def test_a_program_may_become_part_of_another_one(make: Any):
+    """JAX refuses options of a program inside of another one, also where it is called with numbers."""
     add = make(lambda x: x + jnp.sum(DATA[:3]), 1.0)
     np.testing.assert_allclose(jax.jit(lambda x: 2 * add(x))(1.0), 8.0)
     np.testing.assert_allclose(jax.jit(lambda x: x * add(2.0))(2.0), 10.0)

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
-from jax.core import Tracer, eval_context
+from jax.core import eval_context
 from jax.extend import core as jex_core
 
 MOST_REMEMBERED = 256
@@ -38,6 +38,10 @@ ALWAYS_ON_CPU = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """Options of XLA for all programs on a CPU. It is switched off that whole trees of operations become one call of the
 library YNN, which XLA does by itself from 0.11.2 of jaxlib on: compiling a sampler of a thousand rows then does not
 end."""
+
+with eval_context():
+    NOTHING_TRACED = jex_core.get_opaque_trace_state(convention="flax")
+    """What JAX says of the state it is in outside of all transformations."""
 
 _remembered: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
 _lock = threading.Lock()
@@ -125,7 +129,7 @@ def compiler_options(asked: Mapping[str, Any] = MappingProxyType({})) -> dict[st
 
 @cache
 def _is_known(option: str, value: Any) -> bool:
-    """Whether this XLA has an option; they come and go, and none is more than a matter of speed."""
+    """Whether this XLA has an option; they come and go, and none changes a result."""
     try:
         jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
     except jax.errors.JaxRuntimeError as error:
@@ -151,9 +155,7 @@ def _runner(
     inside, alone = jax.jit(run), jax.jit(run, compiler_options=dict(options))
 
     def call(consts: list[Any], leaves: list[Any]) -> Any:
-        if any(isinstance(array, Tracer) for array in (*consts, *leaves)):
-            return inside(consts, leaves)
-        with eval_context():  # with numbers alone it is run now, whatever is being traced around it
-            return alone(consts, leaves)
+        is_alone = jex_core.get_opaque_trace_state(convention="flax") == NOTHING_TRACED
+        return (alone if is_alone else inside)(consts, leaves)
 
     return call
