@@ -7,11 +7,13 @@ BIN := $(VENV)/bin
 OUT ?= tutorial-results
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: tutorial test test-slow test-nightly check format examples bench clean help
+.PHONY: tutorial test test-part test-newest test-slow test-nightly check format examples bench clean help
 
 help:
 	@echo "make tutorial   run the Gaussian mixture job; figures and report in $(OUT)/"
 	@echo "make test       run the tests"
+	@echo "make test-part  run a part of them, some of every area"
+	@echo "make test-newest  the same part on Python 3.13 with the newest JAX"
 	@echo "make test-slow  run the tests that take longer, too"
 	@echo "make test-nightly   simulation-based calibration of the samplers"
 	@echo "make check      lint, format, types"
@@ -38,6 +40,23 @@ QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 
 test: $(VENV)/.dev
 	XLA_FLAGS="$(QUICK) $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+# Some tests of every area, most of all of what new versions of JAX break: which primitives there are, derivatives
+# of derivatives, what XLA does not finish.
+PART := tests/test_compiled.py tests/test_queries.py tests/test_time.py tests/test_from_numpyro.py \
+	tests/language/test_scan.py tests/elimination/test_semiring.py tests/graph/test_axis_flow.py \
+	tests/graph/test_dependence.py tests/blocks/test_in_blocks.py tests/infer/test_mcmc.py \
+	tests/infer/test_discrete.py tests/infer/test_autoguide_laplace.py tests/infer/test_line_search.py \
+	tests/infer/test_arviz_data.py tests/infer/test_checkpoints.py tests/mixture/test_fitting.py \
+	tests/mixture/test_sampling.py tests/report/test_report.py tests/serve/test_serving.py tests/test_cli.py
+
+test-part: $(VENV)/.dev
+	XLA_FLAGS="$(QUICK) $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PART)
+
+NEWEST_PYTHON ?= python3.13
+
+test-newest:
+	$(MAKE) test-part PYTHON=$(NEWEST_PYTHON) VENV=.venv-3.13
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not nightly"

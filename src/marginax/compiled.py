@@ -17,11 +17,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 import jax
+from jax.core import eval_context
 from jax.extend import core as jex_core
 
 MOST_REMEMBERED = 256
@@ -32,6 +33,15 @@ QUICK = {
     "xla_llvm_disable_expensive_passes": True,
 }
 """Options of XLA for a program that runs once: optimising it would take longer than it saves."""
+
+ALWAYS_ON_CPU = {"xla_cpu_experimental_ynn_fusion_type": ""}
+"""Options of XLA for all programs on a CPU. It is switched off that whole trees of operations become one call of the
+library YNN, which XLA does by itself from 0.11.2 of jaxlib on: compiling a sampler of a thousand rows then does not
+end."""
+
+with eval_context():
+    NOTHING_TRACED = jex_core.get_opaque_trace_state(convention="flax")
+    """What JAX says of the state it is in outside of all transformations."""
 
 _remembered: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
 _lock = threading.Lock()
@@ -60,7 +70,7 @@ def hoisted(fn: Callable[..., Any], *example: Any) -> Hoisted:
         Arguments (or their shapes) like those it will be called with.
     """
     closed, structure = _trace(fn, example)
-    run = _runner(closed.jaxpr, structure)
+    run = _runner(closed.jaxpr, structure, compiler_options())
     return _hoisted(closed, run)
 
 
@@ -80,11 +90,11 @@ def remembered(
     """Like `hoisted`, but a program that was compiled before is used again.
 
     Not for functions that are differentiated afterwards: of a custom derivative a jaxpr shows the
-    name alone. Derivatives taken inside ``fn`` are part of its jaxpr. With ``options`` of XLA (`QUICK`, say), as
-    far as it has them, the program cannot be called while something else is being traced.
+    name alone. Derivatives taken inside ``fn`` are part of its jaxpr. ``options`` are XLA's (`QUICK`, say), see
+    `compiler_options`.
     """
     closed, structure = _trace(fn, example)
-    options = {name: value for name, value in options.items() if _is_known(name, value)}
+    options = compiler_options(options)
     text = str(closed.jaxpr)
     if "callback" in text or "..." in text:  # a Python function, or an array too long to print
         run = _runner(closed.jaxpr, structure, options)
@@ -105,9 +115,21 @@ def remembered_jit(
     return remembered(fn, *example, options=options).call
 
 
+def compiler_options(asked: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """The options of XLA for a program, as far as the installed one has them.
+
+    Parameters
+    ----------
+    asked : mapping
+        Options for this program; the backend's own are added.
+    """
+    always = ALWAYS_ON_CPU if jax.default_backend() == "cpu" else {}
+    return {name: value for name, value in {**always, **asked}.items() if _is_known(name, value)}
+
+
 @cache
 def _is_known(option: str, value: Any) -> bool:
-    """Whether this XLA has an option; they come and go, and none is more than a matter of speed."""
+    """Whether this XLA has an option; they come and go, and none changes a result."""
     try:
         jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
     except jax.errors.JaxRuntimeError as error:
@@ -123,11 +145,17 @@ def _trace(fn: Callable[..., Any], example: Any) -> tuple[jex_core.ClosedJaxpr, 
 
 
 def _runner(
-    jaxpr: jex_core.Jaxpr, structure: Any, options: Mapping[str, Any] = MappingProxyType({})
+    jaxpr: jex_core.Jaxpr, structure: Any, options: Mapping[str, Any]
 ) -> Callable[..., Any]:
-    @partial(jax.jit, compiler_options=dict(options))
     def run(consts: list[Any], leaves: list[Any]) -> Any:
         function = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr, consts))
         return jax.tree.unflatten(structure, function(*leaves))
 
-    return run
+    # JAX refuses options of a program that becomes a part of another one; that has its own.
+    inside, alone = jax.jit(run), jax.jit(run, compiler_options=dict(options))
+
+    def call(consts: list[Any], leaves: list[Any]) -> Any:
+        is_alone = jex_core.get_opaque_trace_state(convention="flax") == NOTHING_TRACED
+        return (alone if is_alone else inside)(consts, leaves)
+
+    return call

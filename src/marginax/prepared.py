@@ -18,6 +18,7 @@ import numpy as np
 
 from marginax.blocks.blocked import in_blocks
 from marginax.blocks.plates import rows_on_disk_of, sizes_in_blocks
+from marginax.compiled import hoisted_jit
 from marginax.elimination.factor import Factor
 from marginax.elimination.plan import Advance, Eliminate, Plan, make_plan
 from marginax.explanation import explanation
@@ -323,7 +324,8 @@ def _diagnose_in_blocks(prepared: Prepared) -> ModelError:
             found[factor.name] = jnp.sum(~jnp.isfinite(best))
         return found
 
-    found = jax.jit(lambda values: prepared.ask(counts, values))(dict(prepared.values))
+    values = dict(prepared.values)
+    found = hoisted_jit(lambda values: prepared.ask(counts, values), values)(values)
     for name, count in found.items():
         if count:
             return ModelError(

@@ -21,6 +21,7 @@ from jax import Array
 from jax.scipy.special import logsumexp
 from numpyro.distributions import MaskedDistribution
 
+from marginax.compiled import hoisted_jit
 from marginax.graph.distribution_layers import layers
 from marginax.graph.sites import Site, collect_sites
 from marginax.language import handlers
@@ -152,7 +153,7 @@ def brute_force(
 
     sizes = {n: len(s.support) for n, s in variables.items() if s.support is not None}
     rows = len(next(iter(assignments.values()))) if assignments else 1
-    table = jax.jit(jax.vmap(log_joint, axis_size=rows))(assignments)
+    table = hoisted_jit(jax.vmap(log_joint, axis_size=rows), assignments)(assignments)
     return BruteForce(table, assignments, indices, sizes)
 
 

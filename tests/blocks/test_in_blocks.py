@@ -51,6 +51,13 @@ def standardised(theta: Array) -> Array:
     return jnp.tanh(y / jnp.sqrt((y**2).mean())).sum() * theta[2]
 
 
+def centred(theta: Array) -> Array:
+    """The same, and curved in all directions."""
+    y = x() * theta[0] + theta[1]
+    y = y - y.mean() * theta[2]
+    return jnp.tanh(y / jnp.sqrt(1 + (y**2).mean())).sum()
+
+
 def global_given_rows(theta: Array) -> Array:
     """As for a variable outside of the plate: a sum over rows for each of its values."""
     each = -((x()[:, None] - theta) ** 2).sum(0)
@@ -88,6 +95,16 @@ def series(theta: Array) -> Array:
 
     last, squares = jax.lax.scan(step, jnp.zeros(N), jnp.array(OF_TIME))
     return last.sum() * theta[1] + jnp.log1p(squares).sum()
+
+
+def as_long_as_needed(theta: Array) -> Array:
+    """A loop whose length is not known before, which JAX differentiates forwards alone."""
+
+    def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        return state[0] + 1, jnp.tanh(state[1] * theta[1] + theta[2])
+
+    start = jnp.zeros((), int), jnp.sin(x() * theta[0])
+    return jax.lax.while_loop(lambda state: state[0] < 2 + (theta[0] > 0), step, start)[1]
 
 
 def branches(theta: Array) -> Array:
@@ -172,11 +189,23 @@ def test_derivatives_do_not_change(fn: Fn) -> None:
     check_equal(found, jax.jvp(total(fn), (theta,), (jnp.ones(3),)))
 
 
-@pytest.mark.parametrize("fn", [mixture, standardised, series, looked_up, with_its_own_derivative])
+@pytest.mark.parametrize("fn", [mixture, centred, series, looked_up, with_its_own_derivative])
 def test_second_derivatives_do_not_change(fn: Fn) -> None:
     theta, blocked = jnp.array(THETA), in_blocks(fn, {N: 4})
     check_equal(jax.jit(jax.hessian(blocked))(theta), jax.hessian(fn)(theta))
     check_equal(jax.jit(jax.jacrev(jax.grad(blocked)))(theta), jax.hessian(fn)(theta))
+
+
+def test_third_derivatives_do_not_change() -> None:
+    theta, blocked = jnp.array(THETA), in_blocks(centred, {N: 4})
+    found = jax.jit(jax.jacfwd(jax.jacrev(jax.grad(blocked))))(theta)
+    check_equal(found, jax.jacfwd(jax.jacfwd(jax.grad(centred)))(theta))
+
+
+def test_second_derivatives_forwards_do_not_change() -> None:
+    theta, blocked = jnp.array(THETA), in_blocks(as_long_as_needed, {N: 4})
+    found = jax.jit(jax.jacfwd(jax.jacfwd(blocked)))(theta)
+    check_equal(found, jax.jacfwd(jax.jacfwd(as_long_as_needed))(theta))
 
 
 @pytest.mark.parametrize("fn", [mixture, posterior, standardised, series, looked_up])

@@ -826,7 +826,13 @@ def test_value_and_derivatives(name: str) -> None:
         for i, array in zip(floats, chosen, strict=True):
             arguments[i] = array
         fn = row.make(*map(jnp.asarray, arguments[:-1]))
-        msg = {"fn": fn, "value": arguments[-1], "intermediates": [], "is_observed": True, "infer": {}}
+        msg = {
+            "fn": fn,
+            "value": arguments[-1],
+            "intermediates": [],
+            "is_observed": True,
+            "infer": {},
+        }
         found = log_prob(msg)
         found = found.sum(0) if found.ndim > 1 else found
         return found.sum(), found

@@ -4,7 +4,9 @@ The function is traced, and what is run is its tiled program (`demand`, `loops`)
 afterwards, never the other way round: differentiating a loop would keep what every block computed. Of a function with
 one number as its value (a log density, a loss), value and gradient are one program and so one loop; its derivative
 in some direction is the gradient times that direction, which serves forward and reverse mode alike. Of any other
-function the program of its `jax.jvp` is tiled. Derivatives of derivatives go the same way.
+function the program of its `jax.linearize` is tiled; backward, JAX transposes that as it is. It can, where
+every step, a loop among them, is either linear in the direction or does not know it. So what is linear has loops of
+its own. Derivatives of derivatives go the same way.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def in_blocks(
     sizes: Mapping[int, int | None],
     visit: Callable[[int], None] = _anything,
     *,
-    is_transposed: bool = False,
+    linear: int = 0,
 ) -> Callable[..., Any]:
     """A function whose axes of certain sizes are evaluated in blocks.
 
@@ -59,9 +61,9 @@ def in_blocks(
         where it saves something.
     visit : callable, optional
         Called with the bytes of the largest array, before anything is allocated.
-    is_transposed : bool
-        Whether it may be differentiated backwards as it is, in arguments in which it is linear. Sums of many blocks
-        then are not corrected for rounding, which is not linear.
+    linear : int
+        So many of the last arrays may be transposed: the function is linear in them, step by step. Sums of many
+        blocks then are not corrected for rounding, which is not linear.
 
     Returns
     -------
@@ -72,7 +74,7 @@ def in_blocks(
         return fn
 
     def call(*args: Any) -> Any:
-        blocked, arrays, structure = _traced(fn, sizes, args, visit, is_transposed)
+        blocked, arrays, structure = _traced(fn, sizes, args, visit, linear)
         return jax.tree.unflatten(structure, _run(blocked, *arrays))
 
     return call
@@ -101,7 +103,7 @@ def _traced(
     sizes: Mapping[int, int | None],
     args: Any,
     visit: Callable[[int], None] = _anything,
-    is_transposed: bool = False,
+    linear: int = 0,
 ) -> tuple[Blocked, list[Any], Any]:
     """A function, the arrays that it takes (what it closes over, then its arguments), and how its results are
     put together.
@@ -116,7 +118,7 @@ def _traced(
 
     traced = jax.make_jaxpr(flat)(*leaves)
     ordered = tuple(sorted(sizes.items(), reverse=True))
-    blocked = Blocked(traced.jaxpr, ordered, visit, is_transposed)
+    blocked = Blocked(traced.jaxpr, ordered, visit, linear)
     return blocked, [*map(jnp.asarray, traced.consts), *leaves], results[0]
 
 
@@ -127,7 +129,7 @@ class Blocked:
     jaxpr: jex_core.Jaxpr
     sizes: tuple[tuple[int, int | None], ...]
     visit: Callable[[int], None]
-    is_transposed: bool
+    linear: int
 
     @property
     def plain(self) -> Callable[..., list[Any]]:
@@ -163,7 +165,7 @@ class Blocked:
                 continue  # what is left fits
             if chosen:
                 program = flat_program(jax.make_jaxpr(call)(*arrays))
-            found = tiling(program, size)
+            found = tiling(program, size, self.linear)
             block_size = None if found is None else chosen_block(found, asked)
             if found is not None and block_size is None and _reads(program, size):
                 block_size = size
@@ -171,7 +173,7 @@ class Blocked:
                 continue
             largest = max(largest, found.bytes_of_loops(block_size))
             chosen[size] = block_size
-            call = partial(_tiled_once, found, block_size, not self.is_transposed)
+            call = partial(_tiled_once, found, block_size, not self.linear)
             program = found.outside_of_loops
         _refuse_whole_rows(program)
         return call, max([largest, *map(bytes_of, program.computed)]), chosen
@@ -266,12 +268,14 @@ def _(blocked: Blocked, primals: Any, tangents: Any) -> tuple[list[Any], list[An
     is_float = [_is_float(dtype_of(out)) for out in blocked.jaxpr.outvars]
 
     def forward(start: list[Any], directions: list[Any]) -> list[Any]:
-        _, changes = jax.jvp(at, start, directions)
+        _, change = jax.linearize(at, *start)
+        changes = change(*directions)
         return [c for c, smooth in zip(changes, is_float, strict=True) if smooth]
 
     # Apart from the derivative, because whoever transposes that knows the values before it knows the directions.
     values = _run(blocked, *primals)
-    changes = in_blocks(forward, sizes, blocked.visit, is_transposed=True)(start, directions)
+    along = in_blocks(forward, sizes, blocked.visit, linear=len(directions))
+    changes = along(start, directions)
     smooth = iter(changes)
     return values, [
         next(smooth) if is_smooth else np.zeros(jnp.shape(v), jax.dtypes.float0)

@@ -91,7 +91,7 @@ class Tiling:
                 yield from (value for value, place in places if place is not None)
 
 
-def tiling(program: Program, size: int) -> Tiling | None:
+def tiling(program: Program, size: int, linear: int = 0) -> Tiling | None:
     """How a program can be evaluated a block of rows at a time.
 
     Parameters
@@ -100,13 +100,16 @@ def tiling(program: Program, size: int) -> Tiling | None:
         Any program.
     size : int
         Of the axis in question.
+    linear : int
+        What comes of so many of the last inputs has loops of its own.
 
     Returns
     -------
     Tiling or None
         None if nothing is gained: no reduction and no result has rows that are computed.
     """
-    return _scheduled(_demanded(program, size))
+    first = len(program.inputs) - linear
+    return _scheduled(_demanded(program, size), _reached(program, program.inputs[first:]))
 
 
 @dataclass(frozen=True)
@@ -185,8 +188,17 @@ def _stackable_axis(value: Value, step: Step, size: int) -> int | None:
     return None
 
 
-def _scheduled(demand: _Demand) -> Tiling | None:
-    """Forwards: when each value exists, and so what is done in which stage."""
+def _reached(program: Program, sources: Iterable[Value]) -> set[Value]:
+    """What depends on some values, they themselves included."""
+    found = set(sources)
+    for step in program.steps:
+        if not found.isdisjoint(step.inputs):
+            found.update(step.outputs)
+    return found
+
+
+def _scheduled(demand: _Demand, apart: set[Value]) -> Tiling | None:
+    """Forwards: when each value exists, and so what is done in which stage; some values have loops of their own."""
     program = demand.program
     ready = dict.fromkeys(demand.given, 0)
     rows_ready: dict[Row, int] = {}
@@ -223,10 +235,24 @@ def _scheduled(demand: _Demand) -> Tiling | None:
                 ready[value] = rows_ready[row] + 1
 
     last = max([*reductions, *results], default=-1)
-    loops = [_loop(demand, reductions[stage], results[stage]) for stage in range(last + 1)]
+    stages, loops = list[tuple[Step, ...]](), list[Loop]()
+    for stage in range(last + 1):
+        stages.append(tuple(whole_steps[stage]))
+        both = [
+            (
+                [r for r in reductions[stage] if (r.step.outputs[0] in apart) == is_apart],
+                [row for row in results[stage] if (row[0] in apart) == is_apart],
+            )
+            for is_apart in (False, True)
+        ]
+        parts = [part for part in both if any(part)] or both[:1]
+        loops += [_loop(demand, *part) for part in parts]
+        stages += [()] * (len(parts) - 1)
     if all(not loop.steps for loop in loops):
         return None
-    stages = [tuple(whole_steps[stage]) for stage in range(max([last, *whole_steps]) + 2)]
+    stages += [
+        tuple(whole_steps[stage]) for stage in range(last + 1, max([last, *whole_steps]) + 2)
+    ]
     return Tiling(program, demand.size, tuple(stages), tuple(loops), demand.needed_whole)
 
 

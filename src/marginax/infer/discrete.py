@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from marginax.compiled import hoisted_jit
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites
 from marginax.graph.validate import is_concrete, numpyro_checks
 from marginax.language import handlers
@@ -161,4 +162,4 @@ def _draw_from_prior(
             trace = handlers.trace(handlers.seed(model, rng_seed=key)).get_trace(*args, **kwargs)
         return {name: trace[name]["value"] for name in names}
 
-    return jax.jit(run)(key)
+    return hoisted_jit(run, key)(key)

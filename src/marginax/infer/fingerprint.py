@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from marginax.blocks.on_disk import RowsOnDisk
-from marginax.compiled import Hoisted
+from marginax.compiled import Hoisted, remembered_jit
 from marginax.graph.validate import is_elsewhere
 from marginax.language.errors import ModelError
 
@@ -43,7 +43,7 @@ def fingerprint(*values: Any) -> str:
             leaf = leaf.about
         elif is_elsewhere(leaf):
             digest.update(f"{leaf.dtype}{np.shape(leaf)}".encode())
-            leaf = _digest_of_all_parts(leaf)
+            leaf = remembered_jit(_digest_of_all_parts, leaf)(leaf)
         if isinstance(leaf, str | int | float | complex | bool | bytes):
             digest.update(f"{type(leaf).__name__} {leaf!r}".encode())
         elif (
@@ -63,7 +63,6 @@ def fingerprint(*values: Any) -> str:
     return digest.hexdigest()
 
 
-@jax.jit
 def _digest_of_all_parts(array: Any) -> Any:
     """Two numbers that depend on every bit of an array and on its place, the same in all processes."""
     if array.dtype == bool:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from marginax.compiled import hoisted_jit
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites
 from marginax.graph.validate import check_value
 from marginax.infer.discrete import infer_discrete
@@ -135,12 +136,12 @@ class Predictive:
         names = self._names(sites)
         one = partial(self._one, names, args, kwargs)
         keys = jax.random.split(handlers.as_key(rng_key), count)
-        if self.parallel:
-            drawn = jax.jit(jax.vmap(one))(keys, flat)
-        else:
-            drawn = jax.jit(lambda keys, flat: jax.lax.map(lambda a: one(*a), (keys, flat)))(
-                keys, flat
-            )
+
+        def one_by_one(keys: Any, flat: dict[str, Array]) -> dict[str, Array]:
+            return jax.lax.map(lambda draw: one(*draw), (keys, flat))
+
+        every = jax.vmap(one) if self.parallel else one_by_one
+        drawn = hoisted_jit(every, keys, flat)(keys, flat)
         return {n: v.reshape((*self.batch_shape, *v.shape[1:])) for n, v in drawn.items()}
 
     def _check_samples(self, sites: Mapping[str, Site]) -> None:

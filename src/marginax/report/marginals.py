@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from marginax.compiled import remembered_jit
 from marginax.mixture.family import Columnwise
 from marginax.mixture.gaussian import Gaussian
 from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS, in_the_long_run
@@ -63,16 +64,20 @@ def densities(facts: Facts, points: np.ndarray) -> np.ndarray:
             density = np.exp(-0.5 * off**2 / variance) / np.sqrt(2 * np.pi * variance)
         elif isinstance(group.family, Columnwise):
             with jax.enable_x64(True):
-                density = np.exp(np.asarray(_log_density(group.family)(values, at)))
+                density = np.exp(_log_density(group.family, values, at))
         else:
             continue
         found[..., own] = density / spread[own]
     return found
 
 
-def _log_density(family: Columnwise) -> Any:
+def _log_density(family: Columnwise, values: Any, at: Any) -> np.ndarray:
     """Compiled as a whole, which is quicker than one operation after the other."""
-    return jax.jit(lambda values, at: family.distribution(values).log_prob(at))
+
+    def log_density(values: Any, at: Any) -> Any:
+        return family.distribution(values).log_prob(at)
+
+    return np.asarray(remembered_jit(log_density, values, at)(values, at))
 
 
 def is_counted(facts: Facts, column: int) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from marginax.compiled import hoisted_jit
 from marginax.infer.mcmc.draws import chunk_size
 from marginax.marginal import marginalize
 
@@ -31,10 +32,10 @@ def exact_draws(
     size = sum(value.size * value.dtype.itemsize for value in first.values())
     count = num_chains * num_draws
     chunk = chunk_size(size, count)
-    draw = jax.jit(jax.vmap(lambda key: marginal.draw(key, {}, *args, **kwargs)))
-    chunks = [
-        draw(jax.random.split(jax.random.fold_in(key, n), chunk)) for n in range(-(-count // chunk))
-    ]
+    draw = jax.vmap(lambda key: marginal.draw(key, {}, *args, **kwargs))
+    keys = [jax.random.split(jax.random.fold_in(key, n), chunk) for n in range(-(-count // chunk))]
+    compiled = hoisted_jit(draw, keys[0])
+    chunks = [compiled(each) for each in keys]
     return {
         name: np.concatenate([np.asarray(part[name]) for part in chunks])[:count].reshape(
             (num_chains, num_draws, *value.shape)

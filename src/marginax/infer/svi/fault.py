@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from marginax.compiled import hoisted_jit
 from marginax.elimination.plan import IntractableError
 from marginax.graph.factors import Place
 from marginax.graph.log_prob import log_prob
@@ -78,7 +79,7 @@ def not_finite(
 
     there = f"Parameters there: {_brief(params)}."
     try:
-        seen = jax.jit(densities)(dict(params), key)
+        seen = hoisted_jit(densities, dict(params), key)(dict(params), key)
     except ModelError as error:  # of data that came with this step, say
         return ModelError(f"the loss is not finite at step {step}: {error} {there}")
     for suspect, found in zip(suspects, seen, strict=True):
