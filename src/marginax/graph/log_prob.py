@@ -19,6 +19,7 @@ from numpyro.distributions import CategoricalLogits, CategoricalProbs, constrain
 
 from marginax.graph.distribution_layers import mask_of, unwrapped
 from marginax.graph.exact_formulas import FORMULAS
+from marginax.graph.parameters import checks, density_correction
 from marginax.graph.validate import is_concrete, is_fixed, numpyro_checks, satisfies
 from marginax.language.stack import Message
 
@@ -36,8 +37,16 @@ def log_prob(msg: Message) -> Any:
     Returns
     -------
     array, shape (*batch_shape)
-        -inf where the value is impossible, exactly zero where the site is masked out.
+        -inf where the value is impossible, exactly zero where the site is masked out, NaN where a
+        parameter is invalid. Probabilities that do not add up to one are normalised.
     """
+    fn, density = msg["fn"], _log_prob(msg)
+    correction = density_correction(fn, checks(fn))
+    return density if correction is None else density + correction
+
+
+def _log_prob(msg: Message) -> Any:
+    """The same for parameters that are valid."""
     fn, value, intermediates = msg["fn"], msg["value"], msg["intermediates"]
     if intermediates or mask_of(fn) is False:  # drawn from this distribution, or of no account
         with numpyro_checks(False):
