@@ -21,6 +21,7 @@ from marginax.blocks.plates import rows_on_disk_of, sizes_in_blocks
 from marginax.elimination.plan import Advance, Eliminate, Plan, make_plan
 from marginax.explanation import explanation
 from marginax.graph.factors import Evaluated, FactorGraph, LogDensity, density_trace, factor_graph
+from marginax.graph.parameters import invalid
 from marginax.graph.sites import Site, as_jax_arrays
 from marginax.graph.validate import check_value, numpyro_checks
 from marginax.language import handlers
@@ -258,6 +259,9 @@ def diagnose(prepared: Prepared) -> ModelError:
     """Which site makes the density NaN or impossible, as an error to raise."""
     if rows_on_disk_of(prepared.graph):
         return _diagnose_in_blocks(prepared)
+    fault = invalid(prepared.graph.validity(prepared.values))
+    if fault is not None:
+        return fault
     evaluated = prepared.evaluate()
     for factor in evaluated.factors:
         array = np.asarray(factor.array)

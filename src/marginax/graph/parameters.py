@@ -37,6 +37,10 @@ from marginax.graph.validate import demand
 from marginax.language.errors import ModelError
 
 
+class InvalidParameterWarning(UserWarning):
+    """A parameter of a distribution is invalid where an algorithm has ended."""
+
+
 @dataclass(frozen=True, order=True)
 class Parameter:
     """A parameter of a distribution, and what is demanded of it."""
