@@ -22,6 +22,7 @@ import marginax.queries as queries
 from marginax.compiled import remembered_jit
 from marginax.explanation import Explanation, explanation
 from marginax.filtering import filtered
+from marginax.graph.parameters import invalid
 from marginax.graph.sites import Site, collect_sites
 from marginax.graph.validate import is_concrete
 from marginax.language import handlers
@@ -549,7 +550,9 @@ class Marginal:
             return remembered_jit(partial(run, query), key, values)(key, values)
 
         result, validity = compiled(queries.Checked(query))
-        refuse_invalid(validity)
+        fault = invalid(validity) if is_concrete(validity) else None
+        if fault is not None:
+            raise fault
         if query is not queries.beyond_cuts and any(any(site.cut) for site in sites.values()):
             warn_of_cuts(compiled(queries.beyond_cuts), sites)
         return result
@@ -619,18 +622,6 @@ class Marginal:
         return ModelError(
             f"in {int(bad.sum())} of {bad.size} draws, the first at [{where}]: {cause}"
         )
-
-
-def refuse_invalid(validity: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse probabilities that are none."""
-    for name, parameters in validity.items():
-        for parameter, valid in parameters.items():
-            if is_concrete(valid) and not np.all(valid):
-                raise ModelError(
-                    f"site '{name}': the parameter '{parameter}' of its distribution is not a probability "
-                    "(or, along the last axis, probabilities that sum to one) for some values of what it "
-                    "depends on. Look for a row of a table that is not normalised, or NaN."
-                )
 
 
 def warn_of_cuts(beyond: Mapping[str, Any], sites: Mapping[str, Site]) -> None:

@@ -23,6 +23,7 @@ from marginax.elimination.factor import Factor
 from marginax.elimination.plan import Advance, Eliminate, Plan, make_plan
 from marginax.explanation import explanation
 from marginax.graph.factors import Evaluated, FactorGraph, LogDensity, density_trace, factor_graph
+from marginax.graph.parameters import invalid
 from marginax.graph.sites import Site, as_jax_arrays
 from marginax.graph.validate import check_value, numpyro_checks
 from marginax.language import handlers
@@ -288,6 +289,9 @@ def diagnose(prepared: Prepared, evaluated: Evaluated | None = None) -> ModelErr
     """
     if rows_on_disk_of(prepared.graph):
         return _diagnose_in_blocks(prepared)
+    fault = invalid(prepared.graph.validity(prepared.values))
+    if fault is not None:
+        return fault
     for factor in (evaluated or prepared.evaluate()).factors:
         array = np.asarray(factor.array)
         variable_axes = tuple(range(len(factor.plates), array.ndim))

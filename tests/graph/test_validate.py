@@ -198,7 +198,7 @@ def test_what_is_known_and_what_is_not() -> None:
         (C.real_vector, "a vector of finite real numbers"),
         (C.interval(0.0, 2.0), "in Interval(lower_bound=0.0, upper_bound=2.0)"),
         (C.greater_than(3.0), "in GreaterThan(lower_bound=3.0)"),
-        (C.lower_cholesky, "in LowerCholesky"),
+        (C.lower_cholesky, "a lower triangular matrix with a positive diagonal"),
     ],
     ids=str,
 )

@@ -75,7 +75,8 @@ class OneHotCategorical(Distribution):
         """Of every category, shape (*batch_shape, K)."""
         size = self.event_shape[0]
         categories = jnp.arange(size).reshape((size, *(1,) * len(self.batch_shape)))
-        return jnp.moveaxis(self.categorical.log_prob(categories), 0, -1)
+        found = jnp.moveaxis(self.categorical.log_prob(categories), 0, -1)
+        return found - jax.nn.logsumexp(found, -1, keepdims=True)  # probs may not add up to one
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
         index = self.categorical.sample(key, sample_shape)

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.scipy.special import gammaln
 from numpyro.distributions import (
     BetaBinomial,
@@ -133,11 +133,11 @@ def _binomial_logits(fn: Any, value: Array) -> Array:
 
 
 def _multinomial_probs(fn: Any, value: Array) -> Array:
-    n = jnp.sum(value, -1, keepdims=True)
-    each = excess(value) + deviance(value, n * fn.probs)
-    # Deviances take what the probabilities add up to as one; the derivative shall see it.
-    total = jnp.sum(fn.probs, -1)
-    return excess(n[..., 0]) - jnp.sum(each, -1) + n[..., 0] * (total - lax.stop_gradient(total))
+    n, total = jnp.sum(value, -1, keepdims=True), jnp.sum(fn.probs, -1)
+    each = excess(value) + deviance(value, n * fn.probs / total[..., None])
+    found = excess(n[..., 0]) - jnp.sum(each, -1)
+    # What traced probabilities add up to is taken off again by `parameters.density_correction`.
+    return found if is_concrete(fn.probs) else found + n[..., 0] * jnp.log(total)
 
 
 def _multinomial_logits(fn: Any, value: Array) -> Array:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
+import jax
+from numpyro.distributions import (
+    Distribution,
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+)
 
 
 def layers(fn: Any) -> list[Any]:
@@ -37,3 +44,13 @@ def mask_of(fn: Any) -> Any:
         if isinstance(layer, MaskedDistribution):
             kept = layer._mask if kept is True else kept & layer._mask
     return kept
+
+
+def components(fn: Any) -> Iterator[Any]:
+    """The distributions that one is directly made of: what it wraps, those of a mixture, ..."""
+    inside = jax.tree.leaves(list(vars(fn).values()), is_leaf=_is_distribution)
+    yield from filter(_is_distribution, inside)
+
+
+def _is_distribution(value: Any) -> bool:
+    return isinstance(value, Distribution)

@@ -24,10 +24,10 @@ from marginax.graph.capture import (
 from marginax.graph.distribution_layers import distribution_name, is_masked
 from marginax.graph.evaluate import Enumerated, materialise
 from marginax.graph.log_prob import log_prob
+from marginax.graph.parameters import Parameter, checks, validity
 from marginax.graph.recurrence import Mixed, Recurrence, Stepped, at, back
 from marginax.graph.sites import Site
 from marginax.graph.steps import SteppedValue, stepped
-from marginax.graph.validate import validity
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame
@@ -49,8 +49,8 @@ class LogDensity:
     """The site whose log density it is, where that is not the factor's name."""
     series: tuple[Series, ...] = ()
     """The scans that it is stated in, each of which has an axis, the outermost the first."""
-    validity: Mapping[str, Any] = field(default_factory=dict)
-    """By parameter of its distribution, whether it is valid (`validate.validity`)."""
+    validity: Mapping[Parameter, Any] = field(default_factory=dict)
+    """By traced parameter of its distribution, whether it is valid."""
 
 
 def log_density_of(msg: Message) -> LogDensity:
@@ -76,7 +76,7 @@ def log_density_of(msg: Message) -> LogDensity:
         tuple(msg["scale_handlers"]),
         is_masked(msg["fn"]),
         msg["fn"].is_discrete,
-        validity=validity(msg["fn"]),
+        validity=validity(checks(msg["fn"])),
     )
 
 
@@ -249,11 +249,11 @@ class FactorGraph:
         assert isinstance(value, Enumerated)
         return jnp.asarray(materialise(value, shape, value.constant).array)
 
-    def validity(self, values: Mapping[str, Any]) -> dict[str, dict[str, Array]]:
+    def validity(self, values: Mapping[str, Any]) -> dict[str, dict[Parameter, Array]]:
         """By site and parameter, whether the parameter is valid for all values of all variables."""
-        found: dict[str, dict[str, Array]] = {}
+        found: dict[str, dict[Parameter, Array]] = {}
         for key, value in self._outputs(values, lambda key: key[0] == "valid").items():
-            site, parameter = cast(tuple[str, str], key[1])
+            site, parameter = cast(tuple[str, Parameter], key[1])
             parts = [value] if isinstance(value, Enumerated) else value.parts
             every = [jnp.all(jnp.asarray(part.array)) for part in parts]
             found.setdefault(site, {})[parameter] = jnp.all(jnp.stack(every))

@@ -25,6 +25,7 @@ from marginax.graph.count_formulas import count_formula
 from marginax.graph.distribution_layers import mask_of, unwrapped
 from marginax.graph.edge_formulas import EDGE_FORMULAS
 from marginax.graph.exact_formulas import FORMULAS
+from marginax.graph.parameters import checks, density_correction
 from marginax.graph.supports import bounds
 from marginax.graph.tail_formulas import TAIL_FORMULAS
 from marginax.graph.true_supports import feasible, support_of
@@ -57,8 +58,16 @@ def log_prob(msg: Message) -> Any:
     Returns
     -------
     array, shape (*batch_shape)
-        -inf where the value is impossible, exactly zero where the site is masked out.
+        -inf where the value is impossible, exactly zero where the site is masked out, NaN where a
+        parameter is invalid. Probabilities that do not add up to one are normalised.
     """
+    fn, found = msg["fn"], _log_prob(msg)
+    correction = density_correction(fn, checks(fn))
+    return found if correction is None else found + correction
+
+
+def _log_prob(msg: Message) -> Any:
+    """The same for parameters that are valid."""
     fn, value, intermediates = msg["fn"], msg["value"], msg["intermediates"]
     stated = msg["infer"].get("support", (None, None))[1]
     if intermediates:  # it was drawn from this distribution

@@ -1,7 +1,8 @@
 """Check the numbers that are already known while a model is traced.
 
 Tracing sees observed data and constant parameters as they are. What is wrong with them can be said
-then, with the site's name, instead of turning into a NaN later. Traced values pass unchecked.
+then, with the site's name, instead of turning into a NaN later. Traced values pass unchecked; of
+traced parameters `parameters` makes checks that run with the model.
 """
 
 from __future__ import annotations
@@ -12,13 +13,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from numpyro import validation_enabled
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import constraints
 
+from marginax.graph.demands import (
+    BOUNDS,
+    SIMPLEX_TOLERANCE,
+    bounds_hold,
+    has_bounds,
+    holds,
+    is_log_odds,
+)
 from marginax.graph.distribution_layers import (
+    components,
     distribution_name,
     is_masked,
     mask_of,
@@ -28,9 +37,6 @@ from marginax.graph.true_supports import AnyOf, support_of, zero
 from marginax.language.errors import ModelError
 from marginax.language.narrowing import check_narrowing
 from marginax.language.stack import Message
-
-ROUNDING = 1e-5  # of a probability that was computed in single precision
-SIMPLEX_TOLERANCE = 1e-3  # float32 weights of many components do not add up to one exactly
 
 
 def is_concrete(value: Any) -> bool:
@@ -93,47 +99,23 @@ def _check_distribution(name: str, fn: Any) -> None:
         check_narrowing(f"site '{name}': the parameter '{parameter}' of {kind}", value)
         if not getattr(constraint, "is_discrete", False) and np.isnan(np.asarray(value)).any():
             raise ModelError(f"site '{name}': the parameter '{parameter}' of {kind} has NaN.")
-        if parameter == "logits" and constraint is constraints.real_vector:
-            value = _with_finite_logits(value)
-        if is_fixed(constraint) and not satisfies(constraint, value):
+        # What is known is what somebody wrote: there even the edges are refused, but for logits.
+        strict = is_fixed(constraint) and not is_log_odds(fn, parameter)
+        valid = holds(fn, parameter, np.asarray(value))
+        if (strict and not satisfies(constraint, value)) or not (valid is None or np.all(valid)):
             raise ModelError(
                 f"site '{name}': the parameter '{parameter}' of {kind} is {_show(value)}, "
-                f"which is not {describe(constraint)}."
+                f"which is not {demand(fn, parameter)}."
             )
-    inner = jax.tree.leaves(list(vars(fn).values()), is_leaf=_is_distribution)
-    for component in filter(_is_distribution, inner):  # a mixture's, say
+    if has_bounds(fn) and is_concrete((vars(fn)["low"], vars(fn)["high"])):
+        low, high = np.asarray(vars(fn)["low"]), np.asarray(vars(fn)["high"])
+        if not np.all(bounds_hold(fn, low, high)):
+            raise ModelError(
+                f"site '{name}': the parameters 'low' and 'high' of {kind} are {_show(low)} and "
+                f"{_show(high)}; 'high' is not {BOUNDS}."
+            )
+    for component in components(fn):  # a mixture's, say
         _check_distribution(name, component)
-
-
-def validity(fn: Any) -> dict[str, Any]:
-    """For each parameter that is no number yet, whether it is valid; to be evaluated with the density.
-
-    Only for probabilities: a formula normalises or clips them, so that what is wrong with them would
-    not show. Other parameters, where they are wrong, give NaN.
-    """
-    base = unwrapped(fn)
-    found = {}
-    for parameter, constraint in base.arg_constraints.items():
-        value = vars(base).get(parameter)
-        if value is None or is_concrete(value):
-            continue
-        if constraint is constraints.simplex:
-            is_one = jnp.abs(jnp.sum(value, -1) - 1) < SIMPLEX_TOLERANCE
-            found[parameter] = is_one & jnp.all(value >= 0, -1)
-        elif constraint is constraints.unit_interval:
-            found[parameter] = (value >= -ROUNDING) & (value <= 1 + ROUNDING)
-    return found
-
-
-def _with_finite_logits(value: Any) -> Any:
-    """Logits of -inf are categories that cannot be; a row must have one that can."""
-    value = np.asarray(value)
-    some = np.isfinite(value).any(-1, keepdims=True)
-    return np.where(np.isneginf(value) & some, 0.0, value)
-
-
-def _is_distribution(value: Any) -> bool:
-    return isinstance(value, Distribution)
 
 
 def check_observed(msg: Message) -> None:
@@ -199,6 +181,20 @@ def check_value(name: str, constraint: Any, value: Any, source: str) -> None:
         )
 
 
+def demand(fn: Any, parameter: str) -> str:
+    """What `holds` demands of a parameter, in words."""
+    constraint = fn.arg_constraints[parameter]
+    if is_log_odds(fn, parameter):
+        return "a number, and of several categories more than -inf for one"
+    if isinstance(constraint, type(constraints.dependent)):
+        return f"above {fn.event_shape[-1] - 1} and finite"  # of a Wishart distribution
+    base = constraint
+    while isinstance(base, type(constraints.independent(constraints.positive, 1))):
+        base = base.base_constraint
+    is_above = isinstance(base, type(constraints.greater_than(0.0)))
+    return f"{describe(base)} and finite" if is_above else describe(constraint)
+
+
 def _is_numeric(value: Any) -> bool:
     return np.asarray(value).dtype.kind in "biuf"
 
@@ -228,6 +224,11 @@ def describe(constraint: Any) -> str:
         "Boolean": "0 or 1",
         "IntegerNonnegative": "a whole number, zero or positive",
         "IntegerPositive": "a positive whole number",
+        "PositiveDefinite": "a symmetric positive definite matrix",
+        "LowerCholesky": "a lower triangular matrix with a positive diagonal",
+        "CorrMatrix": "a correlation matrix",
+        "CorrCholesky": "the Cholesky factor of a correlation matrix",
+        "OrderedVector": "a vector of increasing numbers",
     }
     kind, bounds = type(constraint).__name__.lstrip("_"), _bounds(constraint)
     return words.get(kind, f"in {kind}({bounds})" if bounds else f"in {kind}")

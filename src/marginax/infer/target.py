@@ -18,6 +18,7 @@ from numpyro.distributions.transforms import biject_to
 
 from marginax.compiled import hoisted_jit
 from marginax.graph.factors import LogDensity, density_trace
+from marginax.graph.parameters import Parameter
 from marginax.graph.sites import Site, collect_sites
 from marginax.graph.validate import numpyro_checks
 from marginax.infer.initialization import InitStrategy, initial_values, site_shape
@@ -55,6 +56,12 @@ class Target:
         dtype = jnp.result_type(float)
         example = {name: jax.ShapeDtypeStruct(self.shape(name), dtype) for name in self.sites}
         return hoisted_jit(self.log_density, example)
+
+    def validity(self, position: Mapping[str, Any]) -> dict[str, dict[Parameter, Array]]:
+        """By site and parameter, whether the parameter is valid at an unconstrained position."""
+        return self.prepared.ask(
+            lambda prepared: prepared.graph.validity(prepared.values), position
+        )
 
     def constrain(self, position: Mapping[str, Any]) -> dict[str, Array]:
         """Constrained values of the sites, and of the deterministic sites that nothing discrete enters."""

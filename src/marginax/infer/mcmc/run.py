@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 
 from marginax.blocks.devices import current_mesh
 from marginax.compiled import QUICK, Hoisted, remembered, remembered_jit
+from marginax.graph.parameters import InvalidParameterWarning, invalid
 from marginax.infer.fingerprint import (
     fingerprint,
     key_numbers,
@@ -145,6 +147,12 @@ def run_chains(
     else:
         standing = Standing(chains, 0)
 
+    positions = np.asarray(standing.chains.state.position)
+    validity = remembered_jit(jax.vmap(target.validity), positions, options=QUICK)
+    fault = invalid(validity(positions))
+    if fault is not None:
+        raise ModelError(f"where a chain begins: {fault}")
+
     def save(now: Standing) -> None:
         if keeping is not None:
             counts = now.done, now.divergences, store.flushed, chunk
@@ -156,6 +164,9 @@ def run_chains(
     with progress("MCMC", job.total, job.progress_bar) as bar:
         bar.advance(standing.done, "compiling")
         standing = sample(program.call, standing, limits, store, bar, save)
+    fault = invalid(validity(np.asarray(standing.chains.state.position)))
+    if fault is not None:
+        warnings.warn(f"at the last draws: {fault}", InvalidParameterWarning, stacklevel=4)
     return Ran(store, standing, tuple(target.target.sites))
 
 

@@ -13,6 +13,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from marginax.compiled import QUICK, remembered_jit
+from marginax.graph.parameters import Parameter
 from marginax.infer.initialization import InitStrategy
 from marginax.infer.mcmc.block import Chain
 from marginax.infer.target import Target, initial_position
@@ -39,6 +40,10 @@ class FlatTarget:
         """The log density, traced once, however often a sampler's program calls it."""
         compiled = self.target.compiled_log_density()
         return lambda position: compiled(self.unravel(position))
+
+    def validity(self, position: Array) -> dict[str, dict[Parameter, Array]]:
+        """By site and parameter, whether the parameter is valid at a position."""
+        return self.target.validity(self.unravel(position))
 
     def constrain(self, position: Array) -> dict[str, Array]:
         """Values of the sites in their supports, and of deterministic sites that nothing discrete enters."""

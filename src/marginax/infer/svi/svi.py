@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,6 +29,7 @@ from numpyro.distributions.transforms import biject_to
 
 import marginax.storage as storage
 from marginax.compiled import QUICK, remembered_jit
+from marginax.graph.parameters import InvalidParameterWarning, invalid
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites
 from marginax.graph.validate import check_value, is_concrete
 from marginax.infer.batches import Minibatches, prefetched
@@ -63,6 +65,7 @@ from marginax.infer.svi.training import (
     train,
     where,
 )
+from marginax.infer.svi.valid import valid_parameters
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.primitives import as_numbers
@@ -433,6 +436,10 @@ class SVI:
                 initial = first_losses(objective, begin.states, first_batch)
                 chosen = pick(begin.states, first_finite(initial), as_batch=True)
                 begin = replace(begin, states=chosen, history=no_history(1, self._constraints))
+            validity = self._validity(begin.states, *first)
+            fault = validity(begin.states)
+            if fault is not None:
+                raise ModelError(f"where SVI begins: {fault}")
             program, about["program"] = training_program(
                 loss,
                 objective,
@@ -460,9 +467,31 @@ class SVI:
                 with progress("SVI", num_steps, progress_bar) as bar:
                     now = train(program, begin, rules, source, bar, save)
             batch = now.batch or first_batch
+        fault = validity(now.states)
+        if fault is not None:
+            warnings.warn(f"where SVI has ended: {fault}", InvalidParameterWarning, stacklevel=2)
         return self._result(
             now, initial, keep_restarts, stable_update, *self._arguments(batch, args, kwargs)
         )
+
+    def _validity(
+        self, states: SVIState, args: Any, kwargs: Any
+    ) -> Callable[[SVIState], ModelError | None]:
+        """What looks, at the states of all restarts, for parameters of distributions that are invalid."""
+
+        def one(free: Any, rng_key: Any) -> Any:
+            params, key = constrain(self._constraints, free), jax.random.split(rng_key)[1]
+            return valid_parameters(self.model, self.guide, params, key, args, kwargs)
+
+        def parts(states: SVIState) -> tuple[Any, Any]:
+            return states.optim_state[0], states.rng_key
+
+        compiled = remembered_jit(jax.vmap(one), *parts(states), options=QUICK)
+
+        def look(states: SVIState) -> ModelError | None:
+            return next(filter(None, map(invalid, compiled(*parts(states)))), None)
+
+        return look
 
     def _check_names(self) -> None:
         """An option of `run` would not reach an argument of the same name."""
@@ -571,11 +600,13 @@ class SVI:
                 sites |= dict(path.sites) | collect_sites(model, *args, **kwargs)
                 which = "guide"
         except ModelError as error:
-            raise ModelError(
-                f"after optimisation the {which} is not valid: {error} Declare the parameter with "
+            warnings.warn(
+                f"where SVI has ended the {which} is not valid: {error} Declare the parameter with "
                 "the constraint that its use needs, for example constraint=constraints.simplex "
-                "for probabilities; the losses of this run mean nothing."
-            ) from error
+                "for probabilities; the losses of this run mean nothing.",
+                InvalidParameterWarning,
+                stacklevel=4,
+            )
         return sites
 
     def _check_cuts(self, params: Mapping[str, Any], key: Any, args: Any, kwargs: Any) -> None:
