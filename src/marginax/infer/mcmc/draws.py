@@ -31,8 +31,8 @@ SAMPLES, FIELDS = "samples", "sample_stats"
 DESCRIPTION = "zarr.json"
 """What Zarr calls the file that describes an array or a group."""
 ADVICE = (
-    "The draws of the checkpoint are not complete without it: put back a copy of the whole folder, or remove the folder "
-    "to begin anew."
+    "The draws of the checkpoint are not complete without it: put back a copy of the whole folder, or remove the "
+    "folder to begin anew."
 )
 
 
@@ -97,9 +97,9 @@ class Written:
 class OnDisk:
     """A sink that is a Zarr group in a folder; other programs can read it.
 
-    What the checkpoint says is believed, and not what is found here: of chunks that it counts every byte is held against
-    their digests, before a run goes on and when draws are read; what describes the arrays is written anew; all else
-    here is none of its draws.
+    What the checkpoint says is believed, and not what is found here: of chunks that it counts every byte is held
+    against their digests, before a run goes on and when draws are read; what describes the arrays is written anew;
+    all else here is none of its draws.
 
     Parameters
     ----------
