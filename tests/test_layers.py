@@ -49,9 +49,9 @@ MAY_IMPORT = {
         "storage",
     },
     "pages": set(),
-    "report": {"compiled", "mixture", "infer", "pages"},
+    "report": {"compiled", "mixture", "infer", "pages", "storage"},
     "serve": {"", "mixture"},
-    "tutorial": {"language", "marginal", "infer", "distributions", "pages"},
+    "tutorial": {"language", "marginal", "infer", "distributions", "pages", "storage"},
     "mixture": {"language", "marginal", "compiled", "infer", "storage"},
     "cli": {
         "",

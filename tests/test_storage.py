@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import signal
 import stat
 import subprocess
@@ -457,3 +458,81 @@ def test_keys_that_do_not_fit_are_named():
 def test_a_leaf_that_is_no_number_is_named():
     with pytest.raises(TypeError, match=r"\['f'\]"):
         storage.flatten({"f": "text"})
+
+
+# -- whoever replaces a file
+
+
+def test_what_may_be_done_with_a_file_stays(path: Path):
+    path.chmod(0o640)
+    storage.write(path, {}, {})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_what_is_no_ordinary_file_is_written_to(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    heard: list[bytes] = []
+    reader = threading.Thread(target=lambda: heard.append(pipe.read_bytes()))
+    reader.start()
+    storage.replace_text(pipe, "a page")
+    reader.join(10)
+    assert heard == [b"a page"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(path: Path):
+    before = path.read_bytes()
+
+    def write() -> None:
+        with replacing(path) as file:
+            file.write(b"half of it")
+            full = os.open("/dev/full", os.O_WRONLY)  # where every byte fails
+            os.dup2(full, file.fileno())
+            os.close(full)
+
+    with pytest.raises(OSError, match="No space left"):
+        write()
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == ["run.npz"]
+
+
+TERMINATED = """
+import sys, time
+from marginax.storage import replacing
+with replacing(sys.argv[1] + "/one") as one, replacing(sys.argv[1] + "/two") as two:
+    one.write(b"half")
+    one.flush()
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_writer_that_is_told_to_end_leaves_nothing_behind(tmp_path: Path):
+    (tmp_path / "one").write_text("as it was")
+    command = [sys.executable, "-c", TERMINATED, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"ready\n"
+        assert len(os.listdir(tmp_path)) == 3
+        process.terminate()
+        assert process.wait(20) == -signal.SIGTERM
+        assert process.stderr.read() == b""
+    assert os.listdir(tmp_path) == ["one"]
+    assert (tmp_path / "one").read_text() == "as it was"
+
+
+def test_nothing_is_written_in_place():
+    """Every file that the library writes goes through `replacing`, or is a bytes buffer or Zarr's."""
+    source = Path(storage.__file__).parents[1]
+    in_place = re.compile(
+        r"\.write_(text|bytes)\(|\.to_(csv|parquet|netcdf|json)\(|np\.savez?\w*\(|[^.]open\([^)]*[\"'][wax]b?\+?[\"']"
+    )
+    found = {
+        (file.name, line.strip())
+        for file in source.rglob("*.py")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if in_place.search(line) and not line.lstrip().startswith(("...", ">>>"))
+    }
+    assert {name for name, _ in found} == {"atomic.py"}, found

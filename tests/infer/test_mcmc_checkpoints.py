@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zarr
+from damages import DAMAGES, damage
 
 import marginax as mx
 import marginax.distributions as dist
+import marginax.infer.mcmc.checkpoint as checkpoint
 import marginax.infer.mcmc.draws as draws_module
 import marginax.infer.mcmc.run as run_module
 import marginax.infer.mcmc.sampling as sampling
@@ -104,6 +107,7 @@ def test_a_killed_run_goes_on_to_the_draws_of_the_whole_one(
     """In warm-up (3), and when chunks are on disk that no checkpoint counts yet (8)."""
     killed_at_write(number, monkeypatch, tmp_path)
     assert (tmp_path / "state").exists() == (number > 0)
+    assert (tmp_path / "draws.zarr").exists() == (number > 0)
     assert_identical(run(tmp_path), whole)
 
 
@@ -147,14 +151,6 @@ def test_fewer_draws_than_there_are_is_refused_and_takes_none_away(tmp_path: Pat
     np.testing.assert_array_equal(stored["samples/locs"][:], before.get_samples(True)["locs"])
 
 
-def test_what_is_left_of_a_run_that_was_killed_before_its_first_checkpoint_is_replaced(
-    whole: MCMC, tmp_path: Path
-):
-    run(tmp_path, data=DATA[:2], num_chains=1)
-    (tmp_path / "state").unlink()
-    assert_identical(run(tmp_path), whole)
-
-
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -177,17 +173,80 @@ def test_a_checkpoint_of_another_run_is_refused(
         run(tmp_path, **change)
 
 
-def test_damage_is_told(tmp_path: Path):
+def read_back(folder: Path) -> dict[str, np.ndarray]:
+    """The draws that a checkpoint counts, without running anything; those that wait as they are."""
+    saved = checkpoint.read_run(folder)
+    if saved is None:
+        return {}
+    disk = draws_module.OnDisk(folder / "draws.zarr", 2, 50, saved.chunk, saved.written)
+    stored = draws_module.Stored(disk, saved.flushed)
+    return stored.samples() | stored.fields() | {"pending": saved.pending, **saved.leaves}
+
+
+def test_damage_is_an_error_that_names_the_file_or_does_no_harm(whole: MCMC, tmp_path: Path):
+    """Also where what is found is itself as it was written: gone, exchanged, of an earlier moment, of another run."""
+    good, copy = tmp_path / "good", tmp_path / "copy"
+    run(good, samples=100)
+    expected = read_back(good)
+    assert set(whole.get_samples()) < set(expected)
+    assert (good / "draws.zarr/sample_stats/diverging/c/0/1").exists()  # though all are False
+    rng = np.random.default_rng(0)
+    kinds, refused = dict.fromkeys(DAMAGES, 0), 0
+    for number in range(250):
+        shutil.copytree(good, copy)
+        kind = list(DAMAGES)[number % len(DAMAGES)]
+        harmed = damage(copy, kind, rng)
+        try:
+            found = read_back(copy)
+        except storage.StorageError as error:
+            kinds[kind] += any(str(file) in str(error) for file in harmed)
+            refused += 1
+        else:
+            assert found.keys() == expected.keys()
+            for name, value in expected.items():
+                assert found[name].tobytes() == value.tobytes(), (kind, harmed, name)
+            if number % 50 == 0:  # and the whole run, with the draws that wait
+                assert_identical(run(copy), whole)
+        shutil.rmtree(copy)
+    assert sum(kinds.values()) == refused
+    assert min(kinds.values()) > 10
+
+
+def test_damage_while_it_runs_is_an_error(tmp_path: Path):
+    mcmc = run(tmp_path)
+    mcmc.get_samples()
+    for chunk in ("c/0/1/0", "c/0/3/0"):  # a complete one, and the last
+        file = tmp_path / "draws.zarr/samples/locs" / chunk
+        content = file.read_bytes()
+        for change in (file.unlink, lambda file=file: file.write_bytes(b"")):
+            change()
+            with pytest.raises(storage.StorageError, match=f"{file}: this file is"):
+                mcmc.get_samples()
+            file.write_bytes(content)
+        mcmc.get_samples()
+
+
+def test_draws_without_their_state_are_not_thrown_away(tmp_path: Path):
     run(tmp_path)
-    state = tmp_path / "state"
-    whole = state.read_bytes()
-    state.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(storage.StorageError, match="damaged"):
+    (tmp_path / "state").unlink()
+    with pytest.raises(storage.StorageError, match="state: this file is gone"):
         run(tmp_path)
-    state.write_bytes(whole)
-    (tmp_path / "draws.zarr").rename(tmp_path / "elsewhere")
-    with pytest.raises(storage.StorageError, match=r"counts \d+ draws.*no samples"):
-        run(tmp_path)
+    assert (tmp_path / "draws.zarr/samples/locs/c/0/0/0").exists()
+
+
+def test_other_programs_do_not_take_a_lost_or_damaged_chunk_for_draws(tmp_path: Path):
+    run(tmp_path)
+    file = tmp_path / "draws.zarr/samples/locs/c/0/1/0"
+    content = bytearray(file.read_bytes())
+    locs: Any = zarr.open_group(str(tmp_path / "draws.zarr"), mode="r")["samples/locs"]
+    for bit in range(0, 8 * len(content), 97):
+        damaged = content.copy()
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        with pytest.raises((RuntimeError, ValueError)):
+            locs[:]
+    file.unlink()
+    assert np.isnan(locs[:, 16:32]).all()
 
 
 def interrupt_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:

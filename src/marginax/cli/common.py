@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import errno
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,11 +94,10 @@ def check_writable(path: Path, *inputs: Path | None) -> None:
     if not folder.is_dir():
         raise Failure(f"cannot write to {path}: there is no folder {folder}")
     try:
-        was_there = path.exists() or path.is_symlink()
-        with open(path, "ab"):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with tempfile.TemporaryFile(dir=path.resolve().parent):  # where the new one begins
             pass
-        if not was_there:
-            path.unlink()
     except OSError as error:
         raise Failure(f"cannot write to {path}: {error.strerror or error}") from error
 

@@ -26,6 +26,7 @@ from marginax.cli.doubtful import doubts
 from marginax.cli.fitting import add_fitting, fitting, say_warnings
 from marginax.cli.parameters import columns, point_table, summary_text
 from marginax.cli.wording import in_options
+from marginax.storage import replacing
 
 EXAMPLES = """
 examples:
@@ -179,7 +180,8 @@ def run(given: argparse.Namespace) -> int:
         save(given.out, best, None if given.without_data else frame)
         summary = None if given.method == "map" else best.summary()
     if given.plot is not None:
-        found.plot().savefig(given.plot, dpi=120)
+        with replacing(given.plot) as file:
+            found.plot().savefig(file, format=given.plot.suffix[1:].lower(), dpi=120)
     bic = found.rows[found.chosen]["bic"]
     likelihood = (best.n_parameters_ * math.log(best.n_rows_) - bic) / 2
     data = model_fits(best) | {"model": str(given.out), "log_likelihood": likelihood, "bic": bic}

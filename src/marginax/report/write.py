@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import marginax.storage as storage
 from marginax.pages import Html, escaped, page
 from marginax.report import (
     certainty,
@@ -45,7 +46,7 @@ def write_report(
     Parameters
     ----------
     path : path
-        The file; what was there is replaced.
+        The file; what was there is replaced in one step.
     estimator : GaussianMixture, MixtureModel or HiddenMarkov
         Fitted.
     table : array or frame, shape (rows, columns), optional
@@ -80,7 +81,7 @@ def write_report(
     with matplotlib.style.context("default"):  # whatever the user's own style is
         text = _page(gather(estimator, table, lengths))
     path = Path(path)
-    path.write_text(text, encoding="utf-8", errors="replace")
+    storage.replace_text(path, text)
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+import marginax.storage as storage
 from marginax.pages import DARK, calm
 from marginax.tutorial.mixture import DATA
 from marginax.tutorial.steps import GRID, Explored, Fit, Guided, Served
@@ -51,7 +52,8 @@ def draw_all(
         ("nuts_trace", _trace(explored)),
     ]
     for name, (figure, _) in made:
-        figure.savefig(out / f"{name}.png", dpi=110, facecolor="white")
+        with storage.replacing(out / f"{name}.png") as file:
+            figure.savefig(file, format="png", dpi=110, facecolor="white")
     return [(f"{name}.png", caption) for name, (_, caption) in made]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import marginax.storage as storage
 from marginax.marginal import marginalize
 from marginax.tutorial.figures import draw_all
 from marginax.tutorial.mixture import DATA, model
@@ -116,7 +117,9 @@ def run_tutorial(out: Path, seed: int = 0) -> dict[str, Any]:
             "timings": timings,
         }
     )
-    (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+    storage.replace_text(
+        out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n"
+    )
     page = write_report(out, results, explored, explanation, figures)
     print(f"\nResults: {page} (report), {out / 'results.json'} (numbers), {out}/*.png (figures)")
     return results

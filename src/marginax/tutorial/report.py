@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import marginax.storage as storage
 from marginax.pages import page, picture, table
 from marginax.tutorial.steps import DRAWS, MODES, RESTARTS, STEPS, WARMUP, Explored
 
@@ -95,7 +96,7 @@ def write_report(
         table(("step", "seconds"), [(k, f"{v:.2f}") for k, v in results["timings"].items()]),
     ]
     path = out / "index.html"
-    path.write_text(page("Marginax: a Gaussian mixture", body), encoding="utf-8")
+    storage.replace_text(path, page("Marginax: a Gaussian mixture", body))
     return path
 
 

@@ -4,21 +4,22 @@ A chunk is a number of draws of all chains, some megabytes at most. Rows wait un
 are constrained (in one compiled call of fixed shape) and handed to a *sink*. On disk each chunk is one
 file of a Zarr array, written once it is complete and never touched again. So whatever moment a process
 is killed at, no draw that a checkpoint counts is lost: complete chunks are on disk, and the rows that
-wait are in the checkpoint itself.
+wait are in the checkpoint itself. It also has a digest of every chunk that it counts (`OnDisk`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
 import numpy as np
 
+import marginax.storage as storage
 from marginax.infer.mcmc.block import Layout
-from marginax.storage import StorageError
 
 Arrays = Mapping[str, np.ndarray]
 """By name, each of shape (chains, draws, ...)."""
@@ -27,6 +28,12 @@ CHUNK_BYTES = 2**24
 MOST_ROWS = 1024
 
 SAMPLES, FIELDS = "samples", "sample_stats"
+DESCRIPTION = "zarr.json"
+"""What Zarr calls the file that describes an array or a group."""
+ADVICE = (
+    "The draws of the checkpoint are not complete without it: put back a copy of the whole folder, or remove the "
+    "folder to begin anew."
+)
 
 
 class Sink(Protocol):
@@ -74,70 +81,185 @@ class Memory:
         return self._chunks[0][group][name]
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a checkpoint knows of an array on disk, so that nothing is read back that was not written."""
+
+    group: str
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    """Of one draw."""
+    digests: tuple[bytes, ...]
+    """Of the files of its complete chunks, in order."""
+
+
 class OnDisk:
     """A sink that is a Zarr group in a folder; other programs can read it.
+
+    What the checkpoint says is believed, and not what is found here: of chunks that it counts every byte is held
+    against their digests, before a run goes on and when draws are read; what describes the arrays is written anew;
+    all else here is none of its draws.
 
     Parameters
     ----------
     path : path
         The folder.
+    chains : int
+        How many chains there are.
     total : int
         How many draws of each chain there will be.
     chunk : int
         How many of them make a chunk.
-    written : int
-        How many draws a checkpoint says are there. If none, what is there is of a run that was killed
-        before its first checkpoint, and is removed.
+    written : sequence of Written
+        What a checkpoint says is there. If nothing, what is there is removed.
+
+    Raises
+    ------
+    StorageError
+        When a chunk is gone or damaged; the message names its file.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], total: int, chunk: int, written: int = 0
+        self,
+        path: str | os.PathLike[str],
+        chains: int,
+        total: int,
+        chunk: int,
+        written: Sequence[Written] = (),
     ) -> None:
         import zarr
 
-        self._path = os.fspath(path)
-        self._root = zarr.open_group(self._path, mode="a" if written else "w")
-        self._total, self._chunk = total, chunk
-        for group in (SAMPLES, FIELDS) if written else ():
-            if not self.names(group):
-                raise StorageError(
-                    f"{self._path}: the checkpoint counts {written} draws of each chain, but there are no "
-                    f"{group} here. Remove the whole folder of the checkpoint to begin anew."
-                )
+        self._path = Path(path)
+        self._chains, self._total, self._chunk = chains, total, chunk
+        self._arrays: dict[tuple[str, str], _Array] = {}
+        self._checked: dict[Path, tuple[int, ...]] = {}
+        for one in written:
+            for number, digest in enumerate(one.digests):
+                self._check(self._file(one.group, one.name, len(one.shape), number), digest)
+        if written:
+            for folder in (self._path, self._path / SAMPLES, self._path / FIELDS):
+                (folder / DESCRIPTION).unlink(missing_ok=True)
+        self._root = zarr.open_group(str(self._path), mode="a" if written else "w")
+        for one in written:
+            array = self._make(one.group, one.name, one.shape, np.dtype(one.dtype))
+            array.digests.extend(one.digests)
 
     def write(self, first: int, groups: Mapping[str, Arrays]) -> None:
         """See `Sink`."""
+        number = first // self._chunk
         for group, arrays in groups.items():
-            for name, array in arrays.items():
-                stop = first + array.shape[1]
-                self._array(group, name, array)[:, first:stop] = array
+            for name, values in arrays.items():
+                shape = values.shape[2:]
+                array = self._arrays.get((group, name)) or self._make(
+                    group, name, shape, values.dtype
+                )
+                file = self._file(group, name, len(shape), number)
+                file.unlink(
+                    missing_ok=True
+                )  # of a chunk that is not complete Zarr would read the rest
+                array.values[:, first : first + values.shape[1]] = values
+                array.digests[number:] = [storage.file_digest(file)]
 
-    def _array(self, group: str, name: str, like: np.ndarray) -> Any:
-        path = f"{group}/{quote(name, safe='')}"
-        shape = (like.shape[0], self._total, *like.shape[2:])
-        if path not in self._root:
-            return self._root.create_array(
-                path,
-                shape=shape,
-                dtype=like.dtype,
-                chunks=(like.shape[0], self._chunk, *(max(n, 1) for n in like.shape[2:])),
-                attributes={"name": name},
+    def written(self, count: int) -> list[Written]:
+        """What a checkpoint is to know, of so many draws in complete chunks."""
+        complete = count // self._chunk
+        return [
+            Written(
+                group,
+                name,
+                one.values.dtype.name,
+                one.values.shape[2:],
+                tuple(one.digests[:complete]),
             )
-        array: Any = self._root[path]
-        if array.shape[1] < self._total:  # more draws are wanted than when it was made
-            array.resize(shape)
-        return array
+            for (group, name), one in self._arrays.items()
+            if complete
+        ]
 
     def names(self, group: str) -> list[str]:
         """See `Sink`."""
-        if group not in self._root:
-            return []
-        members: Any = self._root[group]
-        return [str(array.attrs["name"]) for _, array in members.arrays()]
+        return [name for of, name in self._arrays if of == group]
 
-    def array(self, group: str, name: str) -> Any:
+    def array(self, group: str, name: str) -> _Checked:
         """See `Sink`."""
-        return self._root[f"{group}/{quote(name, safe='')}"]
+        array = self._arrays[group, name]
+        ndim = len(array.values.shape) - 2
+
+        def check(draws: range) -> None:
+            for number in range(draws[0] // self._chunk, draws[-1] // self._chunk + 1):
+                if number < len(array.digests):
+                    self._check(self._file(group, name, ndim, number), array.digests[number])
+
+        return _Checked(array.values, check)
+
+    def _make(self, group: str, name: str, shape: tuple[int, ...], dtype: np.dtype) -> _Array:
+        from zarr.codecs import ZstdCodec
+
+        path = _path(group, name)
+        (self._path / path / DESCRIPTION).unlink(missing_ok=True)
+        values = self._root.create_array(
+            path,
+            shape=(self._chains, self._total, *shape),
+            dtype=dtype,
+            chunks=(self._chains, self._chunk, *(max(n, 1) for n in shape)),
+            compressors=ZstdCodec(checksum=True),  # for other programs, which know of no digests
+            fill_value=np.nan if dtype.kind == "f" else None,  # no draw yet, or lost: not 0
+            attributes={"name": name},
+            config={"write_empty_chunks": True},  # otherwise a chunk of nothing else is no file
+        )
+        array = self._arrays[group, name] = _Array(values, [])
+        return array
+
+    def _file(self, group: str, name: str, ndim: int, number: int) -> Path:
+        """Where Zarr has a chunk."""
+        return self._path.joinpath(_path(group, name), "c", "0", str(number), *["0"] * ndim)
+
+    def _check(self, file: Path, digest: bytes) -> None:
+        """Every byte, the first time and whenever the file was touched since."""
+        now = _touched(file)
+        if not now or self._checked.get(file) != now:
+            storage.check_file(file, digest, ADVICE)
+            self._checked[file] = now
+
+
+@dataclass(frozen=True)
+class _Array:
+    values: Any
+    """Zarr's array."""
+    digests: list[bytes]
+    """Of the files of its chunks, in order."""
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """An array on disk of which every file is looked at before it is read."""
+
+    values: Any
+    check: Callable[[range], None]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """With room for draws that there are not yet."""
+        return self.values.shape
+
+    def __getitem__(self, index: tuple[Any, ...]) -> np.ndarray:
+        """What Zarr has at an index, whose second entry says which draws."""
+        which = range(self.shape[1])[index[1]]
+        self.check(which if isinstance(which, range) else range(which, which + 1))
+        return np.asarray(self.values[index])
+
+
+def _path(group: str, name: str) -> str:
+    return f"{group}/{quote(name, safe='')}"
+
+
+def _touched(file: Path) -> tuple[int, ...]:
+    """What changes when a file does; nothing if there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class DrawStore:

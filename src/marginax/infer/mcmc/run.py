@@ -24,9 +24,9 @@ from marginax.infer.fingerprint import (
     refuse_another_run,
 )
 from marginax.infer.mcmc import adaptation
-from marginax.infer.mcmc.block import Block, Chain, make_block, spread
+from marginax.infer.mcmc.block import Chain, make_block, spread
 from marginax.infer.mcmc.checkpoint import DRAWS, SavedRun, read_run, write_run
-from marginax.infer.mcmc.draws import DrawStore, Memory, OnDisk, Sink, chunk_size
+from marginax.infer.mcmc.draws import DrawStore, Memory, OnDisk, chunk_size
 from marginax.infer.mcmc.kernels import Kernel
 from marginax.infer.mcmc.sampling import Limits, Standing, sample
 from marginax.infer.mcmc.starts import FlatTarget, find_starts, flat, given_starts
@@ -102,7 +102,7 @@ def run_chains(
     keeping : Checkpointing, optional
         Where to keep the run.
     """
-    kernel = job.kernel
+    kernel, dtype = job.kernel, jnp.result_type(float)
     target = flat(make_target(kernel.model, args, kwargs))
     log_density = target.log_density()
     keys = remembered_jit(lambda key: jax.random.split(key, job.num_chains), key)(key)
@@ -113,7 +113,7 @@ def run_chains(
 
     saved = read_run(keeping.folder) if keeping else None
     if saved is not None or warmed_up is not None:
-        positions = jax.ShapeDtypeStruct((job.num_chains, target.size), jnp.result_type(float))
+        positions = jax.ShapeDtypeStruct((job.num_chains, target.size), dtype)
         chains = jax.eval_shape(jax.vmap(begin), positions, keys)
     elif init_params is not None:
         chains = given_starts(target, begin, init_params, keys)
@@ -136,9 +136,6 @@ def run_chains(
                 f"MCMC.run: the checkpoint {os.fspath(saved.folder)} has {saved.done} iterations already, more "
                 f"than the {job.total} asked for. Ask for as many or more, or name another folder."
             )
-    constrain, chunk = _constrain(job, target, saved)
-    store = _store(job, block, constrain, chunk, keeping, saved)
-
     if saved is not None:
         standing = Standing(saved.chains(chains), saved.done, saved.divergences)
     elif warmed_up is not None:
@@ -152,11 +149,24 @@ def run_chains(
     fault = invalid(validity(positions))
     if fault is not None:
         raise ModelError(f"where a chain begins: {fault}")
+    constrain, chunk = _constrain(job, target, saved)
+    flushed = saved.flushed if saved else 0
+    pending = saved.pending if saved else np.zeros((job.num_chains, 0, block.layout.width), dtype)
+    disk: OnDisk | None = None
+    if keeping is not None:
+        keeping.folder.mkdir(parents=True, exist_ok=True)
+        if saved is None:  # where it begins, before there is anything that belongs to it
+            saved = SavedRun(keeping.folder, about, standing.done, 0, 0, chunk, pending, (), {})
+            write_run(saved, standing.chains)
+        folder = keeping.folder / DRAWS
+        disk = OnDisk(folder, job.num_chains, job.kept, chunk, saved.written)
+    store = DrawStore(block.layout, constrain, chunk, disk or Memory(), pending, flushed)
 
     def save(now: Standing) -> None:
-        if keeping is not None:
+        if keeping is not None and disk is not None:
             counts = now.done, now.divergences, store.flushed, chunk
-            write_run(SavedRun(keeping.folder, about, *counts, store.pending, {}), now.chains)
+            kept = store.pending, disk.written(store.flushed)
+            write_run(SavedRun(keeping.folder, about, *counts, *kept, {}), now.chains)
 
     limits = Limits(
         job.num_warmup, job.total, job.thinning, capacity, keeping.seconds if keeping else np.inf
@@ -204,25 +214,6 @@ def _constrain(
         return compiled[0](jnp.asarray(positions))
 
     return constrain, chunk
-
-
-def _store(
-    job: Job,
-    block: Block,
-    constrain: Callable[[Any], Mapping[str, Any]],
-    chunk: int,
-    keeping: Checkpointing | None,
-    saved: SavedRun | None,
-) -> DrawStore:
-    sink: Sink = Memory()
-    flushed = 0
-    pending = np.zeros((job.num_chains, 0, block.layout.width), jnp.result_type(float))
-    if keeping is not None:
-        keeping.folder.mkdir(parents=True, exist_ok=True)
-        if saved is not None:
-            flushed, pending = saved.flushed, saved.pending
-        sink = OnDisk(keeping.folder / DRAWS, job.kept, chunk, flushed)
-    return DrawStore(block.layout, constrain, chunk, sink, pending, flushed)
 
 
 def _about(
