@@ -33,7 +33,7 @@ from marginax.graph.validate import check_value, is_concrete
 from marginax.infer.batches import Minibatches, prefetched
 from marginax.infer.cuts import check_cuts
 from marginax.infer.elbo.guide_paths import guide_paths
-from marginax.infer.fingerprint import fingerprint, key_numbers
+from marginax.infer.fingerprint import fingerprint, key_numbers, program_fingerprint
 from marginax.infer.progress import progress
 from marginax.infer.svi.checkpoint import (
     SavedRun,
@@ -433,7 +433,7 @@ class SVI:
                 initial = first_losses(objective, begin.states, first_batch)
                 chosen = pick(begin.states, first_finite(initial), as_batch=True)
                 begin = replace(begin, states=chosen, history=no_history(1, self._constraints))
-            program, about["program"] = training_program(
+            program, traced_program = training_program(
                 loss,
                 objective,
                 self.optim,
@@ -442,6 +442,8 @@ class SVI:
                 begin.states,
                 first_batch,
             )
+            if checkpoint is not None:
+                about["program"] = program_fingerprint(traced_program)
             if saved is not None:
                 saved.check(about)
 
