@@ -7,8 +7,8 @@ program and folded by the compiler; as arguments they are neither.
 It also settles when a compiled program may be used again. A model is an ordinary function: it may
 read globals, attributes and arrays that change between two calls, so neither its identity nor its
 arguments tell whether it still means the same. It is therefore traced at every call (which costs
-milliseconds), and what is remembered is the compiled program of the *jaxpr*: two equal jaxprs are the
-same computation, on whatever arrays.
+milliseconds), and what is remembered is the compiled program of the *jaxpr*: two jaxprs with equal keys
+(`same_program`) are the same computation, on whatever arrays.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from typing import Any
 import jax
 from jax.core import eval_context
 from jax.extend import core as jex_core
+
+from marginax.same_program import program_key
 
 MOST_REMEMBERED = 256
 
@@ -56,7 +58,7 @@ class Hoisted:
     consts: list[Any]
     """What it closes over."""
     call: Callable[..., Any]
-    """The compiled function, for arguments of the same shapes; differentiable."""
+    """The compiled function, for arguments of the same shapes; it can be differentiated and mapped."""
 
 
 def hoisted(fn: Callable[..., Any], *example: Any) -> Hoisted:
@@ -70,13 +72,22 @@ def hoisted(fn: Callable[..., Any], *example: Any) -> Hoisted:
         Arguments (or their shapes) like those it will be called with.
     """
     closed, structure = _trace(fn, example)
-    run = _runner(closed.jaxpr, structure, compiler_options())
-    return _hoisted(closed, run)
+    own = _runner(closed.jaxpr, structure, compiler_options())
+    return _hoisted(closed, own, own)
 
 
-def _hoisted(closed: jex_core.ClosedJaxpr, run: Callable[..., Any]) -> Hoisted:
+def _hoisted(
+    closed: jex_core.ClosedJaxpr, own: Callable[..., Any], shared: Callable[..., Any]
+) -> Hoisted:
     consts = list(closed.consts)
-    return Hoisted(closed.jaxpr, consts, lambda *args: run(consts, jax.tree.leaves(args)))
+
+    def call(*args: Any) -> Any:
+        leaves = jax.tree.leaves(args)
+        # Programs are shared by the values that they compute, whatever their derivatives are.
+        is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in (*leaves, *consts))
+        return (own if is_traced else shared)(consts, leaves)
+
+    return Hoisted(closed.jaxpr, consts, call)
 
 
 def hoisted_jit(fn: Callable[..., Any], *example: Any) -> Callable[..., Any]:
@@ -89,23 +100,21 @@ def remembered(
 ) -> Hoisted:
     """Like `hoisted`, but a program that was compiled before is used again.
 
-    Not for functions that are differentiated afterwards: of a custom derivative a jaxpr shows the
-    name alone. Derivatives taken inside ``fn`` are part of its jaxpr. ``options`` are XLA's (`QUICK`, say), see
-    `compiler_options`.
+    ``options`` are XLA's (`QUICK`, say), see `compiler_options`.
     """
     closed, structure = _trace(fn, example)
     options = compiler_options(options)
-    text = str(closed.jaxpr)
-    if "callback" in text or "..." in text:  # a Python function, or an array too long to print
-        run = _runner(closed.jaxpr, structure, options)
-    else:
-        key = (text, structure, tuple(sorted(options.items())))
-        with _lock:
-            run = _remembered.setdefault(key, _runner(closed.jaxpr, structure, options))
-            _remembered.move_to_end(key)
-            if len(_remembered) > MOST_REMEMBERED:
-                _remembered.popitem(last=False)
-    return _hoisted(closed, run)
+    own = _runner(closed.jaxpr, structure, options)
+    program = program_key(closed.jaxpr)
+    if program.unproven:
+        return _hoisted(closed, own, own)
+    key = (program, structure, tuple(sorted(options.items())))
+    with _lock:
+        shared = _remembered.setdefault(key, own)
+        _remembered.move_to_end(key)
+        if len(_remembered) > MOST_REMEMBERED:
+            _remembered.popitem(last=False)
+    return _hoisted(closed, own, shared)
 
 
 def remembered_jit(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -64,7 +65,23 @@ class RowsOnDisk:
     def traced_rows(self, start: Any, count: int) -> Array:
         """The same as a step of a compiled program."""
         result = jax.ShapeDtypeStruct((count, *self.shape[1:]), self.dtype)
-        return jax.pure_callback(lambda start: self.read(start, count), result, start)
+        return jax.pure_callback(_Rows(self, count), result, start)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a compiled program calls to read so many rows."""
+
+    source: RowsOnDisk
+    count: int
+
+    @property
+    def told_apart_by(self) -> str:
+        """Programs are the same again if they read the same rows, see `marginax.same_program`."""
+        return f"{self.count} rows of {self.source.about}"
+
+    def __call__(self, start: Any) -> np.ndarray:
+        return self.source.read(start, self.count)
 
 
 @_read_p.def_abstract_eval

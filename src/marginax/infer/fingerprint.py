@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ from marginax.blocks.on_disk import RowsOnDisk
 from marginax.compiled import Hoisted, remembered_jit
 from marginax.graph.validate import is_elsewhere
 from marginax.language.errors import ModelError
+from marginax.same_program import program_key
 
 
 def key_numbers(key: Any) -> Any:
@@ -78,8 +78,22 @@ def _digest_of_all_parts(array: Any) -> Any:
 
 
 def program_fingerprint(program: Hoisted) -> str:
-    """A digest of a traced program, but for the addresses that it prints."""
-    return fingerprint(re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr)), program.consts)
+    """A digest of a traced program and of all arrays in it, the same in every process.
+
+    Raises
+    ------
+    ModelError
+        When its values depend on what another process could not recognise, such as a Python function.
+    """
+    key = program_key(program.jaxpr)
+    if key.untold:
+        names = ", ".join(dict.fromkeys(key.untold))
+        raise ModelError(
+            f"the model computes with {names}, which is no part of the traced program (a Python function that JAX "
+            "calls back, say), so a checkpoint cannot tell whether it will be the same again. Leave checkpoint= out; "
+            "or compute that before the run and pass its result as an array."
+        )
+    return fingerprint(key.digest, program.consts)
 
 
 def refuse_another_run(

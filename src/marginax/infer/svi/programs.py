@@ -15,8 +15,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from marginax.compiled import QUICK, remembered, remembered_jit
-from marginax.infer.fingerprint import program_fingerprint
+from marginax.compiled import QUICK, Hoisted, remembered, remembered_jit
 from marginax.infer.svi.objective import (
     Objective,
     check_line_search,
@@ -69,8 +68,8 @@ def training_program(
     stable: bool,
     states: SVIState,
     batch: Any,
-) -> tuple[Callable[[SVIState, Any, int], Stretch], str]:
-    """The training loop: from states, a batch and a number of steps; and a digest that tells it from others.
+) -> tuple[Callable[[SVIState, Any, int], Stretch], Hoisted]:
+    """The training loop: from states, a batch and a number of steps; and its program for batches like this one.
 
     Parameters
     ----------
@@ -87,7 +86,7 @@ def training_program(
     capacity = CAPACITY if batch == () else 1
     searches = searches_along_lines(states.optim_state[1])
 
-    def make(objective: Objective, batch: Any) -> str:
+    def make(objective: Objective, batch: Any) -> Hoisted:
         arrays, _, shapes = _split(batch)
         restarts = states.rng_key.shape[0]
         stretch = make_stretch(objective, optim, constraints, stable, restarts, capacity)
@@ -96,9 +95,9 @@ def training_program(
         compiled[shapes] = program.call
         if len(compiled) > MOST_SHAPES:
             compiled.popitem(last=False)
-        return program_fingerprint(program)
+        return program
 
-    digest = make(objective, batch)
+    first = make(objective, batch)
 
     def program(states: SVIState, batch: Any, count: int) -> Stretch:
         arrays, _, shapes = _split(batch)
@@ -106,7 +105,7 @@ def training_program(
             make(traced(loss, states, batch), batch)
         return compiled[shapes](states, arrays, count)
 
-    return program, digest
+    return program, first
 
 
 def pick(states: SVIState, which: int, as_batch: bool = False) -> SVIState:

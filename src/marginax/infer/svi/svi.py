@@ -35,7 +35,7 @@ from marginax.graph.validate import check_value, is_concrete
 from marginax.infer.batches import Minibatches, prefetched
 from marginax.infer.cuts import check_cuts
 from marginax.infer.elbo.guide_paths import guide_paths
-from marginax.infer.fingerprint import fingerprint, key_numbers
+from marginax.infer.fingerprint import fingerprint, key_numbers, program_fingerprint
 from marginax.infer.progress import progress
 from marginax.infer.svi.checkpoint import (
     SavedRun,
@@ -440,7 +440,7 @@ class SVI:
             fault = validity(begin.states)
             if fault is not None:
                 raise ModelError(f"where SVI begins: {fault}")
-            program, about["program"] = training_program(
+            program, traced_program = training_program(
                 loss,
                 objective,
                 self.optim,
@@ -449,6 +449,8 @@ class SVI:
                 begin.states,
                 first_batch,
             )
+            if checkpoint is not None:
+                about["program"] = program_fingerprint(traced_program)
             if saved is not None:
                 saved.check(about)
 
