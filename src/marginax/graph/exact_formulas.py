@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.scipy.special import gammaln
 from numpyro.distributions import BernoulliProbs, BinomialProbs, Poisson
 
@@ -36,7 +36,17 @@ def _times_log_complement(count: Any, probability: Any) -> Array:
 
 
 def _bernoulli(fn: Any, value: Array) -> Array:
-    return _times_log(value, fn.probs) + _times_log_complement(1 - value, fn.probs)
+    """One logarithm, of the probability of what is observed."""
+    p = jnp.asarray(fn.probs, value.dtype)
+    rest = 1 - p
+    chosen = jnp.where(value > 0, p, rest)
+    logarithm = jnp.log(jnp.where(chosen > 0, chosen, 1.0))
+    # Of a small p, 1 - p has lost digits. What that does to its logarithm is known (Kahan): the ratio of
+    # log(1 - p) to p hardly changes with p. The derivative has lost nothing.
+    kept = rest - 1  # minus what is left of p
+    exact = jnp.where(kept < 0, logarithm * (p / jnp.where(kept < 0, -kept, 1.0)), -p)
+    off = jnp.where((value > 0) | (p >= 0.5), 0.0, exact - logarithm)
+    return jnp.where(chosen > 0, logarithm + lax.stop_gradient(off), -jnp.inf)
 
 
 def _binomial(fn: Any, value: Array) -> Array:
