@@ -37,3 +37,14 @@ def mask_of(fn: Any) -> Any:
         if isinstance(layer, MaskedDistribution):
             kept = layer._mask if kept is True else kept & layer._mask
     return kept
+
+
+def without_masks(fn: Any) -> Any:
+    """The distribution as it is where no mask switches it off."""
+    if isinstance(fn, MaskedDistribution):
+        return without_masks(fn.base_dist)
+    if isinstance(fn, ExpandedDistribution):
+        return without_masks(fn.base_dist).expand(fn.batch_shape)
+    if isinstance(fn, Independent):
+        return without_masks(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
+    return fn
