@@ -338,4 +338,6 @@ def brute_force(d: Description) -> tuple[BruteForce, np.ndarray]:
 
     assignments: dict[str, Any] = {f"latent_{i}": np.moveaxis(v, -1, 0) for i, v in values.items()}
     sizes = {f"latent_{i}": s.size for i, s in latent.items()}
-    return BruteForce(log_joint, assignments, assignments, sizes), slopes
+    return BruteForce(
+        log_joint, assignments, np.zeros(count), log_joint, assignments, sizes
+    ), slopes

@@ -122,14 +122,14 @@ def test_elements_that_talk_to_each_other_are_no_obstacle_to_it() -> None:
     np.testing.assert_allclose(brute_force(talking, {}).log_density, expected, rtol=32 * EPS)
 
 
-def test_a_masked_out_variable_counts_once() -> None:
+def test_a_masked_out_variable_is_that_of_a_forward_run() -> None:
     def masked() -> None:
         with mx.plate("data", 2), mx.handlers.mask(mask=np.array([True, False])):
             mx.sample("z", dist.Categorical(jnp.asarray(P)))
 
     oracle = brute_force(masked, {})
     np.testing.assert_allclose(oracle.log_density, 0.0, atol=4 * EPS)
-    np.testing.assert_allclose(oracle.posterior["z"], [P, np.ones(3) / 3], rtol=16 * EPS)
+    np.testing.assert_allclose(oracle.posterior["z"], [P, P], rtol=16 * EPS)
 
 
 def test_a_mask_that_a_variable_decides_counts_in_each_assignment() -> None:
@@ -140,7 +140,7 @@ def test_a_mask_that_a_variable_decides_counts_in_each_assignment() -> None:
 
     oracle = brute_force(masked, {})
     np.testing.assert_allclose(oracle.log_density, 0.0, atol=4 * EPS)
-    np.testing.assert_allclose(oracle.posterior["z"], 0.4 * P + 0.6 / 3, rtol=16 * EPS)
+    np.testing.assert_allclose(oracle.posterior["z"], P, rtol=16 * EPS)
 
 
 def test_given_values_are_not_summed() -> None:

@@ -64,17 +64,17 @@ def filtered(prepared: Prepared, key: object = None) -> tuple[dict[str, Array], 
     return found, total
 
 
-def one_step_ahead(prepared: Prepared, evaluated: Evaluated) -> dict[str, Array]:
-    """For every observed site of a scan that depends on a variable, each element's density given the past.
+def one_step_ahead(prepared: Prepared, key: object = None) -> dict[str, Array]:
+    """For every observed site of a scan each element's density given the past.
 
     That is all steps before, the sites stated before it in its own step, and its step's other elements.
     """
     graph, found = prepared.graph, {}
+    evaluated = prepared.evaluate_for_variables()
     for recurrence in graph.captured.recurrences:
         values: dict[str, list[Array]] = {}
         for problem in step_problems(prepared, evaluated, recurrence):
             for i, factor in enumerate(problem.own):
-                place = graph.places[factor.name]
                 if not prepared.is_observation(factor.name):
                     continue
                 known = [
@@ -84,18 +84,34 @@ def one_step_ahead(prepared: Prepared, evaluated: Evaluated) -> dict[str, Array]
                 ]
                 factors = [*problem.past, *known, factor]
                 plan = _plan(problem, factors, graph.plate_sizes)
-                message = outside_messages(plan, factors, graph.plate_sizes)[-1]
-                value = predictive(factor, message)
-                if problem.axes and value.shape[0] == 1:
-                    value = jnp.broadcast_to(value, (recurrence.length, *value.shape[1:]))
-                value = value if problem.axes else value[None]
-                ndim = len(prepared.sites[place.density].batch_shape) - 1
-                value = in_batch_shape(value, place.plates, ndim, (value.shape[0],))
-                values.setdefault(place.density, []).append(value)
-        for name, parts in values.items():
-            series = jnp.concatenate(parts)
-            found[name] = series[::-1] if recurrence.series.reverse else series
+                last = len(factors) - 1
+                message = outside_messages(plan, factors, graph.plate_sizes, [last])[last]
+                place = graph.places[factor.name]
+                values.setdefault(place.density, []).append(predictive(factor, message))
+        found |= {n: as_series(prepared, recurrence, n, parts) for n, parts in values.items()}
+    for factor in evaluated.factors:
+        if factor.variables or not prepared.is_observation(factor.name):
+            continue
+        if graph.places[factor.name].time is None and prepared.sites[factor.name].series:
+            found[factor.name] = graph.elementwise(factor.name, prepared.values)
     return found
+
+
+def as_series(
+    prepared: Prepared, recurrence: Recurrence, site: str, parts: Sequence[Array]
+) -> Array:
+    """What was found of a site at each head and in the steps that are alike, over plates, as its batch has it."""
+    ndim = len(prepared.sites[site].batch_shape) - 1
+    places = [p for p in prepared.graph.places.values() if p.density == site]
+    laid_out = []
+    for place, part in zip(places, parts, strict=True):
+        if place.head is not None:
+            part = part[None]
+        elif part.shape[0] == 1:  # the same at all steps
+            part = jnp.broadcast_to(part, (recurrence.length, *part.shape[1:]))
+        laid_out.append(in_batch_shape(part, place.plates, ndim, (part.shape[0],)))
+    series = jnp.concatenate(laid_out)
+    return series[::-1] if recurrence.series.reverse else series
 
 
 def predictive(factor: Factor, message: Factor) -> Array:

@@ -21,7 +21,7 @@ from jax import Array
 import marginax.queries as queries
 from marginax.compiled import remembered_jit
 from marginax.explanation import Explanation, explanation
-from marginax.filtering import filtered
+from marginax.filtering import filtered, one_step_ahead
 from marginax.graph.parameters import invalid
 from marginax.graph.sites import Site, collect_sites
 from marginax.graph.validate import is_concrete
@@ -106,8 +106,8 @@ class Marginal:
     them. Called on numbers they check the parameters and data, compile themselves, and refuse data
     that are impossible under the parameters; inside of `jax.jit`, where numbers are not known, the
     result is then NaN (of `mode` and `draw`: meaningless values, so ask for the density too). An
-    element that a mask switches off is no variable: its posterior is uniform, and its mode and
-    draws are any of its values.
+    element that a mask switches off adds nothing anywhere, and its draws are those of a forward run
+    (`handlers.mask`).
 
     Every method raises `ModelError` for a model, data or parameters that make no sense, naming the
     site, and `IntractableError` where the plates make an exact sum exponential. Where a site states a
@@ -261,9 +261,8 @@ class Marginal:
         that is the density of the observation alone, ``log sum_z p(z | params) p(x_i | z,
         params)``.
 
-        In a `scan` it is the density one step ahead: of an observation given all steps before, the
-        sites stated before it in its own step and that step's other elements. Over a series of
-        single observations these add up to the log-likelihood.
+        In a `scan` the others are those of all steps, also the later ones. What is known before a step
+        only, the density one step ahead, is `one_step_ahead`.
 
         Parameters
         ----------
@@ -279,7 +278,8 @@ class Marginal:
         dict of array, shape (*batch_shape)
             By observed site: a number for each plate element. Elements that belong to no plate are one
             observation, with size one there, if the site depends on a discrete variable. Scales (of
-            subsamples, `handlers.scale`) are left out. NaN where the other observations are impossible.
+            subsamples, `handlers.scale`) are left out. NaN where the other observations are impossible; zero where a
+            mask switches an element off, which observes nothing.
 
         Examples
         --------
@@ -294,6 +294,50 @@ class Marginal:
         Array([-1.61, -2.11], dtype=float32)
         """
         return self._ask(queries.pointwise, None, params, args, kwargs, batch_size)
+
+    def one_step_ahead(
+        self, params: Params, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> dict[str, Array]:
+        """Log density of each observation in a `scan` given what came before it.
+
+        That is all steps before, the sites stated before it in its own step, and that step's other elements. Over a
+        series of single observations these add up to the log-likelihood. They are what leave-future-out validation
+        takes; leave-one-out takes `pointwise`.
+
+        Parameters
+        ----------
+        params : mapping
+            Values by site name.
+        *args, **kwargs
+            The model's arguments.
+        batch_size : int, optional
+            How many draws of a batch are evaluated at once; as many as fit when nothing is said.
+
+        Returns
+        -------
+        dict of array, shape (steps, *batch_shape)
+            By observed site of a scan; not of those that depend on no variable of the scan but on one outside of it,
+            which all steps share. As in `filtered`, what is stated outside of scans counts as known. Scales are left
+            out; zero where a mask switches an element off.
+
+        Examples
+        --------
+        >>> import jax.numpy as jnp
+        >>> import marginax as mx
+        >>> import marginax.distributions as dist
+        >>> def model(y):
+        ...     def step(z, y):
+        ...         z = mx.sample("z", dist.Bernoulli(0.2 + 0.6 * z))
+        ...         mx.sample("y", dist.Bernoulli(0.25 + 0.5 * z), obs=y)
+        ...         return z, None
+        ...     mx.scan(step, 0, y)
+        >>> y = jnp.array([0.0, 1.0])
+        >>> mx.marginalize(model).one_step_ahead({}, y)["y"].round(2)
+        Array([-0.43, -0.91], dtype=float32)
+        >>> mx.marginalize(model).log_density({}, y).round(2)
+        Array(-1.34, dtype=float32)
+        """
+        return self._ask(one_step_ahead, None, params, args, kwargs, batch_size)
 
     def filtered(
         self, params: Params, *args: Any, batch_size: int | None = None, **kwargs: Any
@@ -388,6 +432,8 @@ class Marginal:
     ) -> Array:
         """Entropy of the joint posterior of all discrete variables, in nats.
 
+        Masked elements are left out: the entropy is less what they are expected to have given what they depend on.
+
         Parameters
         ----------
         params : mapping
@@ -430,7 +476,7 @@ class Marginal:
         -------
         dict of array, shape (*batch_shape)
             For every variable whose support is cut. From the last two probabilities, as if the rest
-            were a geometric series; 1 where they do not fall.
+            were a geometric series; 1 where they do not fall, 0 where the element is masked.
 
         Examples
         --------

@@ -23,7 +23,7 @@ from marginax.elimination.factor import Factor
 from marginax.elimination.outside import outside_messages
 from marginax.elimination.plan import Plan, make_plan, term_of
 from marginax.elimination.semiring import ENTROPY, MAX, SUM, Semiring, sample_semiring
-from marginax.filtering import in_order, one_step_ahead, predictive
+from marginax.filtering import as_series, in_order, predictive
 from marginax.graph.factors import Evaluated, in_batch_shape, several
 from marginax.graph.recurrence import Recurrence, at, back
 from marginax.graph.sites import Site
@@ -122,6 +122,8 @@ def weights(
         leftmost first, then one for each variable.
     """
     evaluated = prepared.evaluate_for_variables()
+    if semiring is MAX:
+        evaluated = _without_heights(prepared, evaluated)
     dtype = jnp.result_type(float, *[factor.array.dtype for factor in evaluated.factors])
     tilts = [_tilts(prepared, evaluated, scope, dtype) for scope in scopes]
 
@@ -140,6 +142,20 @@ def weights(
         for scope, of, group in zip(scopes, gradients, tilts, strict=True)
     ]
     return shares, value
+
+
+def _without_heights(prepared: Prepared, evaluated: Evaluated) -> Evaluated:
+    """Masked elements at their own mode are worth nothing, so that no other variable is chosen for their sake."""
+    factors = []
+    for factor in evaluated.factors:
+        if factor.name in evaluated.masked:
+            own = prepared.graph.places[factor.name].own
+            axis = len(factor.plates) + factor.variables.index(own)
+            height = jnp.max(factor.array, axis, keepdims=True)
+            height = jnp.where(evaluated.masked[factor.name] & jnp.isfinite(height), height, 0)
+            factor = replace(factor, array=factor.array - height)
+        factors.append(factor)
+    return replace(evaluated, factors=factors)
 
 
 def _share(gradient: Array, n_plates: int) -> Array:
@@ -271,7 +287,11 @@ class Pairwise:
 
 
 def entropy(prepared: Prepared, key: Any = None) -> tuple[Array, Array]:
-    """The entropy of the joint posterior of all variables; and the log total."""
+    """The entropy of the joint posterior, less what masked elements have of their own; and the log total.
+
+    The entropy of an element given all else is the expectation of minus its log probability: a derivative of the
+    total in the direction of its factor.
+    """
     evaluated = prepared.evaluate_for_variables()
 
     def total(arrays: list[Array]) -> Array:
@@ -283,48 +303,46 @@ def entropy(prepared: Prepared, key: Any = None) -> tuple[Array, Array]:
     arrays = [factor.array for factor in evaluated.factors]
     if not arrays:
         return jnp.zeros(()), jnp.zeros(())
-    value, change = jax.jvp(total, (arrays,), ([jnp.zeros_like(a) for a in arrays],))
+    own = [_of_masked(factor, evaluated) for factor in evaluated.factors]
+    value, change = jax.jvp(total, (arrays,), (own,))
     return jnp.where(jnp.isfinite(value), change, jnp.nan), value
 
 
+def _of_masked(factor: Factor, evaluated: Evaluated) -> Array:
+    """The log probabilities of masked elements, and zeros."""
+    if factor.name not in evaluated.masked:
+        return jnp.zeros_like(factor.array)
+    possible = factor.array > -jnp.inf
+    return jnp.where(evaluated.masked[factor.name] & possible, factor.array, 0)
+
+
 def pointwise(prepared: Prepared, key: Any = None) -> dict[str, Array]:
-    """For every observed site, each element's log-likelihood given all others; in a scan, given the past."""
+    """For every observed site, each element's log-likelihood given all others."""
     graph = prepared.graph
-    evaluated = prepared.evaluate_for_variables()
-    inside = [f for f in evaluated.factors if graph.places[f.name].time is not None]
-    outside = [f for f in evaluated.factors if graph.places[f.name].time is None]
-    found = {}
-    if inside:
-        found = one_step_ahead(prepared, evaluated)
-        outside += _seen_from_outside(prepared, evaluated, inside, outside)
-    terms = [term_of(f) for f in outside]
-    plan = make_plan(terms, graph.sizes, graph.plate_sizes, graph.home) if inside else prepared.plan
-    messages = outside_messages(plan, outside, graph.plate_sizes)
-    for factor, message in zip(outside, messages, strict=True):
-        if factor.name not in graph.places or not prepared.is_observation(factor.name):
-            continue
-        site = prepared.sites[factor.name]
-        if not factor.variables:
+    factors = prepared.evaluate_for_variables().factors
+    observed = [
+        i
+        for i, f in enumerate(factors)
+        if f.name in graph.places and prepared.is_observation(f.name)
+    ]
+    messages = outside_messages(prepared.plan, factors, graph.plate_sizes, observed)
+    found: dict[str, Array] = {}
+    steps: dict[str, list[Array]] = {}
+    for i in observed:
+        factor, place = factors[i], graph.places[factors[i].name]
+        if place.time is not None:
+            steps.setdefault(place.density, []).append(predictive(factor, messages[i]))
+        elif factor.variables:
+            ndim = len(prepared.sites[factor.name].batch_shape)
+            value = predictive(factor, messages[i])
+            found[factor.name] = in_batch_shape(value, place.plates, ndim)
+        else:
             found[factor.name] = graph.elementwise(factor.name, prepared.values)
-            continue
-        value = predictive(factor, message)
-        plates = graph.places[factor.name].plates
-        found[factor.name] = in_batch_shape(value, plates, len(site.batch_shape))
+    for name, parts in steps.items():
+        time = next(p.time for p in graph.places.values() if p.density == name)
+        recurrence = next(r for r in graph.captured.recurrences if r.time == time)
+        found[name] = as_series(prepared, recurrence, name, parts)
     return found
-
-
-def _seen_from_outside(
-    prepared: Prepared, evaluated: Evaluated, inside: list[Factor], outside: list[Factor]
-) -> list[Factor]:
-    """What all scans say of the variables that factors outside of them have, as factors."""
-    graph = prepared.graph
-    terms = [term_of(f) for f in inside]
-    keep = {v for f in outside for v in f.variables}
-    plan = make_plan(terms, graph.sizes, graph.plate_sizes, graph.home, keep, graph.chains)
-    kept = contract(
-        plan, inside, SUM, graph.plate_sizes, graph.plate_scales, evaluated.variable_scales
-    ).kept
-    return [replace(f, name=f"what is inside, {f.name}") for f in kept]
 
 
 @dataclass(frozen=True)
@@ -338,13 +356,27 @@ class Checked:
 
 
 def beyond_cuts(prepared: Prepared, key: Any = None) -> dict[str, Array]:
-    """For every variable whose support is cut, the estimated probability beyond the cut."""
+    """For every variable whose support is cut, the estimated probability beyond the cut; zero where it is masked."""
     variables = {n: s for n, s in prepared.graph.variables.items() if any(s.cut)}
     shares, _ = weights(prepared, SUM, [(name,) for name in variables])
-    return {
-        name: beyond_the_cut(_values(site), site.cut, share).reshape(_batch_shape(site))
-        for (name, site), share in zip(variables.items(), shares, strict=True)
-    }
+    found = {}
+    for (name, site), share in zip(variables.items(), shares, strict=True):
+        beyond = beyond_the_cut(_values(site), site.cut, share)
+        beyond = jnp.where(_masked(prepared, name), 0, beyond)
+        found[name] = beyond.reshape(_batch_shape(site))
+    return found
+
+
+def _masked(prepared: Prepared, name: str) -> Array:
+    """Where a variable is masked, whatever others are: over its steps and plates."""
+    graph, masked = prepared.graph, prepared.evaluate().masked
+    parts = []
+    for factor, place in graph.places.items():
+        if place.density == name and factor in masked:
+            off = masked[factor]
+            off = jnp.all(off, tuple(range(len(place.axes), off.ndim)))
+            parts.append(jnp.broadcast_to(off, [graph.plate_sizes[p] for p in place.axes]))
+    return _series(prepared, (name,), parts) if parts else jnp.zeros((), bool)
 
 
 def _batch_shape(site: Site) -> tuple[int, ...]:

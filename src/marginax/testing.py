@@ -22,7 +22,7 @@ from jax.scipy.special import logsumexp
 from numpyro.distributions import MaskedDistribution
 
 from marginax.compiled import hoisted_jit
-from marginax.graph.distribution_layers import layers
+from marginax.graph.distribution_layers import layers, without_masks
 from marginax.graph.sites import Site, collect_sites
 from marginax.language import handlers
 from marginax.language.errors import ModelError
@@ -37,13 +37,20 @@ class BruteForce:
     Attributes
     ----------
     log_joint : array, shape (A,)
-        Log density of each assignment, with parameters and data.
+        Log density of each assignment, with parameters and data. An element of a variable that a mask switches off
+        counts with its own distribution over its values, which sums to one.
     assignments : dict of array, each of shape (A, *site_shape)
         The assignments.
+    log_masked : array, shape (A,)
+        Of the log density, the part of the masked elements.
+    log_modal : array, shape (A,)
+        The log density whose largest is the mode: masked elements count relative to their own mode.
     """
 
     log_joint: Array | np.ndarray
     assignments: Mapping[str, Array | np.ndarray]
+    log_masked: Array | np.ndarray
+    log_modal: Array | np.ndarray
     _indices: Mapping[str, np.ndarray]
     _sizes: Mapping[str, int]
 
@@ -66,8 +73,16 @@ class BruteForce:
     @property
     def mode(self) -> dict[str, np.ndarray]:
         """The assignment of the largest joint density."""
-        best = int(np.argmax(np.asarray(self.log_joint)))
+        best = int(np.argmax(np.asarray(self.log_modal)))
         return {name: np.asarray(values[best]) for name, values in self.assignments.items()}
+
+    @property
+    def entropy(self) -> float:
+        """Of the assignments, less the expected entropy that masked elements have of their own."""
+        weight = self._probabilities
+        some = weight > 0
+        masked = np.asarray(self.log_masked, np.float64)
+        return float(-np.sum(weight[some] * (np.log(weight[some]) - masked[some])))
 
     def probability(self, values: Mapping[str, Any]) -> float:
         """Posterior probability of one joint assignment."""
@@ -135,9 +150,9 @@ def brute_force(
     variables = {n: s for n, s in sites.items() if s.is_free and s.support is not None}
     assignments, indices = _all_assignments(variables)
 
-    def log_joint(values: dict[str, Any]) -> Array:
+    def log_joint(values: dict[str, Any]) -> tuple[Array, Array, Array]:
         trace = handlers.trace(handlers.substitute(fixed, data=values)).get_trace(*args, **kwargs)
-        total = jnp.zeros(())
+        total = masked = heights = jnp.zeros(())
         for name, msg in trace.items():
             if msg["type"] == "sample":
                 if msg["scale"] is not None:
@@ -147,14 +162,15 @@ def brute_force(
                     )
                 total = total + jnp.sum(_log_prob(msg["fn"], jnp.asarray(msg["value"])))
                 if name in variables:
-                    # A masked-out element is not a variable: count it once, not for each value.
-                    total = total - _masked_out(msg["fn"]) * math.log(sizes[name])
-        return total
+                    own, height = _of_masked(msg["fn"], msg["value"], variables[name].support)
+                    masked, heights = masked + own, heights + height
+        return total + masked, masked, total + masked - heights
 
     sizes = {n: len(s.support) for n, s in variables.items() if s.support is not None}
     rows = len(next(iter(assignments.values()))) if assignments else 1
-    table = hoisted_jit(jax.vmap(log_joint, axis_size=rows), assignments)(assignments)
-    return BruteForce(table, assignments, indices, sizes)
+    compute = hoisted_jit(jax.vmap(log_joint, axis_size=rows), assignments)
+    table, masked, modal = compute(assignments)
+    return BruteForce(table, assignments, masked, modal, indices, sizes)
 
 
 def _log_prob(fn: Any, value: Array) -> Array:
@@ -173,9 +189,18 @@ def _kept(fn: Any) -> Array:
     return jnp.broadcast_to(kept, fn.batch_shape)
 
 
-def _masked_out(fn: Any) -> Array:
-    """How many of a distribution's elements a mask switches off."""
-    return jnp.sum(~_kept(fn))
+def _of_masked(fn: Any, value: Any, support: Any) -> tuple[Array, Array]:
+    """Of the elements that a mask switches off the log probability among the values, and that of the likeliest."""
+    bare, kept = without_masks(fn), _kept(fn)
+    each = jnp.stack(
+        [_log_prob(bare, jnp.broadcast_to(v, jnp.shape(value))) for v in jnp.asarray(support)]
+    )
+    total = logsumexp(each, axis=0)
+    own = _log_prob(bare, jnp.asarray(value)) - total
+    return (
+        jnp.sum(jnp.where(kept, 0, own)),
+        jnp.sum(jnp.where(kept, 0, jnp.max(each, 0) - total)),
+    )
 
 
 def _all_assignments(

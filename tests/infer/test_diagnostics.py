@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from marginax.infer import HMC, NUTS
-from marginax.infer.mcmc.diagnostics import Diagnostics, diagnostics, groups_of_chains
+from marginax.infer.mcmc.diagnostics import Diagnostics, _r_hat, diagnostics, groups_of_chains
 from marginax.infer.mcmc.draws import in_memory
+from marginax.infer.summary import disagreement_from
 
 CHAINS, DRAWS = 4, 500
 KERNEL = NUTS(lambda: None)
@@ -98,11 +99,47 @@ def test_few_effective_draws():
     assert int(found[1]) == pytest.approx(expected, rel=5 / np.sqrt(expected / 10))
 
 
-@pytest.mark.parametrize("draws", [1, 3, 50])
-def test_few_draws_are_not_judged(draws: int):
+@pytest.mark.parametrize("draws", [1, 3])
+def test_fewer_draws_than_r_hat_takes_are_not_judged(draws: int):
     apart = np.zeros((CHAINS, draws)) + np.arange(CHAINS)[:, None]
     short = {name: value[:, :draws] for name, value in fields().items()}
     assert look_at({"x": apart}, short).warnings == ()
+
+
+@pytest.mark.parametrize("draws", [4, 10, 50])
+def test_from_four_draws_on_chains_that_are_apart_are_said_to_be(draws: int):
+    noise = np.random.default_rng(5).normal(size=(CHAINS, draws))
+    short = {name: value[:, :draws] for name, value in fields().items()}
+    (found,) = look_at({"x": 0.01 * noise + np.arange(CHAINS)[:, None]}, short).warnings
+    assert "R-hat of x" in found
+    assert look_at({"x": noise}, short).warnings == ()
+
+
+@pytest.mark.parametrize(("chains", "draws"), [(2, 4), (4, 4), (4, 7), (4, 30)])
+def test_r_hat_of_a_few_independent_draws_is_rarely_above_its_limit(chains: int, draws: int):
+    """Of ten scalars at once: a false alarm once in a thousand."""
+    rng = np.random.default_rng(6)
+    alarms = 0
+    for _ in range(200):
+        r_hat = _r_hat(rng.normal(size=(chains, draws, 10)))
+        alarms += r_hat.max() > disagreement_from(chains, draws, 10)
+    assert alarms <= 4
+
+
+def test_what_is_said_of_labels_is_said_of_modes_only():
+    asked = []
+
+    def of_labels() -> str:
+        asked.append(True)
+        return "Labels cannot be exchanged. "
+
+    locs = sound()["locs"]
+    look = in_memory({"locs": locs}, fields())
+    diagnostics(look, ["locs"], 0, KERNEL, of_labels)
+    assert not asked
+    locs[[1, 3]] += 10.0
+    found = diagnostics(in_memory({"locs": locs}, fields()), ["locs"], 0, KERNEL, of_labels)
+    assert "mean nothing. Labels cannot be exchanged. Modes that differ" in found.warnings[0]
 
 
 def test_sites_that_never_move_have_no_say():

@@ -12,6 +12,7 @@ from scipy import stats
 import marginax as mx
 import marginax.distributions as dist
 from marginax.infer import relabel
+from marginax.infer.label_switching import on_labels
 
 TRUE_LOCS = np.array([0.0, 4.0, 9.0])
 TRUE_WEIGHTS = np.array([0.5, 0.3, 0.2])
@@ -197,3 +198,94 @@ def test_the_modes_of_a_sampled_mixture_fold_into_one():
     assert high == pytest.approx(5.1, abs=5 * deviation / np.sqrt(100))
     np.testing.assert_allclose(locs.std((0, 1)), deviation, rtol=5 / np.sqrt(2 * 100))
     assert np.asarray(mcmc.get_samples()["locs"]).std(0).min() > 2  # the original is as it was
+
+
+def two(x: Any, y: Any, kind: str) -> None:
+    """Two components whose weight is one number, or a regression."""
+    if kind == "probability":
+        share = mx.sample("share", dist.Uniform(0.0, 1.0))
+        of_one = dist.Bernoulli(1 - share)
+    elif kind == "not symmetric":
+        share = mx.sample("share", dist.Beta(1.0, 2.0))
+        of_one = dist.Bernoulli(share)
+    else:
+        slopes = mx.sample("slopes", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        of_one = dist.Bernoulli(logits=mx.sample("level", dist.Normal(0.0, 2.0)) + x @ slopes)
+    mx.sample("slack", dist.Normal(0.0, 1.0))  # it may be mirrored, but need not be
+    scale = mx.sample("scale", dist.LogNormal(0.0, 1.0))
+    with mx.plate("components", 2):
+        locs = mx.sample("locs", dist.Normal(0.0, 10.0))
+    with mx.plate("data", len(y)):
+        z = mx.sample("z", of_one)
+        mx.sample("y", dist.Normal(locs[z], scale), obs=y)
+
+
+MIRRORED = {"probability": {"share": 0.5}, "regression": {"level": 0.0, "slopes": 0.0}}
+
+
+@pytest.mark.parametrize("kind", MIRRORED)
+def test_a_number_that_stands_for_two_components_is_mirrored(kind: str):
+    """Draws around one numbering, half of them exchanged by hand, are brought back to it."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(6, 2))
+    y = np.array([0.1, -0.2, 5.1, 0.2, 0.0, 4.8])
+    locs = rng.normal([0.0, 5.0], 0.1, (12, 2))
+    truth = {"locs": locs, "scale": rng.uniform(0.5, 1.0, 12), "slack": rng.normal(size=12)}
+    if kind == "probability":
+        truth["share"] = rng.uniform(0.6, 0.8, 12)
+    else:
+        truth |= {"level": rng.normal(-0.7, 0.1, 12), "slopes": rng.normal(size=(12, 2))}
+    swap = np.arange(12) % 2 == 1
+    given = dict(truth, locs=np.where(swap[:, None], locs[:, ::-1], locs))
+    for name, middle in MIRRORED[kind].items():
+        value = truth[name]
+        given[name] = np.where(swap.reshape(-1, *[1] * (value.ndim - 1)), 2 * middle - value, value)
+    found = relabel(two, given, x, y, kind, plate="components")
+    assert found.axes == {"locs": (-1,)}
+    assert found.mirrored == MIRRORED[kind]
+    assert f"'{next(iter(MIRRORED[kind]))}' (mirrored at" in str(found)
+    for name, value in truth.items():
+        np.testing.assert_allclose(found.samples[name], value, rtol=1e-6, err_msg=name)
+    by_chain = {n: v.reshape(2, 6, *v.shape[1:]) for n, v in given.items()}
+    assert "mcmc.relabel('components')" in on_labels(two, by_chain, (x, y, kind), {})
+
+
+def test_a_prior_that_prefers_one_component_is_not_mirrored():
+    rng = np.random.default_rng(3)
+    draws = {
+        "locs": rng.normal(size=(4, 2)),
+        "scale": rng.uniform(0.5, 1.0, 4),
+        "slack": rng.normal(size=4),
+        "share": rng.uniform(0.2, 0.8, 4),
+    }
+    args = None, X, "not symmetric"
+    with pytest.raises(mx.ModelError, match="not exchangeable"):
+        relabel(two, draws, *args, plate="components")
+    said = on_labels(two, {n: v[:, None] for n, v in draws.items()}, args, {})
+    assert "not exchangeable" in said
+    assert "mcmc.relabel" not in said
+
+
+@pytest.mark.parametrize("first_is_fixed", [False, True])
+def test_states_of_a_chain_that_begins_in_one_of_them_are_told_apart(first_is_fixed: bool):
+    def model(y: Any) -> None:
+        with mx.plate("states", 2):
+            leave = mx.sample("leave", dist.Beta(2.0, 2.0))
+            locs = mx.sample("locs", dist.Normal(0.0, 5.0))
+
+        def step(z: Any, y: Any) -> Any:
+            z = mx.sample("z", dist.Bernoulli(jnp.where(z == 0, leave[0], 1 - leave[1])))
+            mx.sample("y", dist.Normal(locs[z], 1.0), obs=y)
+            return z, None
+
+        first = 0 if first_is_fixed else mx.sample("first", dist.Bernoulli(0.5))
+        mx.scan(step, first, y)
+
+    rng = np.random.default_rng(4)
+    draws = {"leave": rng.uniform(size=(2, 5, 2)), "locs": rng.normal(size=(2, 5, 2))}
+    said = on_labels(model, draws, (X,), {})
+    assert ("begins in a fixed state" in said) == first_is_fixed
+    assert ("mcmc.relabel('states')" in said) != first_is_fixed
+    if first_is_fixed:
+        with pytest.raises(mx.ModelError, match="begins in a fixed state"):
+            relabel(model, draws, X, plate="states", batch_ndims=2)

@@ -95,7 +95,7 @@ def test_infer_discrete_gives_the_series():
     best = mx.infer.infer_discrete(fixed, temperature=0)
     z = mx.handlers.trace(best).get_trace(YS)["z"]["value"]
     truth = brute_force(switching, PARAMS, YS)
-    row = int(np.argmax(np.asarray(truth.log_joint)))
+    row = int(np.argmax(np.asarray(truth.log_modal)))
     np.testing.assert_array_equal(z, truth.assignments["z"][row])
 
 

@@ -1,13 +1,16 @@
 """How many components: criteria against hand-made formulas, and choices where the truth is known."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.exceptions import ConvergenceWarning
 
 from marginax.mixture import GaussianMixture, HiddenMarkov, Selection, select
+from marginax.mixture.sampling import Agreement, agreement
 from marginax.mixture.selection import leave_one_out, occupied
 
 FEW: Any = {"n_init": 4, "random_state": 0}
@@ -94,3 +97,27 @@ def test_criteria_that_do_not_fit_are_refused(estimator: Any, options: Any, word
         select(clusters(), [1, 2], estimator, **options)
     with pytest.raises(ValueError, match="n_components is empty"):
         select(clusters(), [], estimator)
+
+
+def test_a_posterior_that_has_not_converged_is_not_chosen_without_a_warning(monkeypatch: Any):
+    options: Any = {"method": "nuts", "n_draws": 60, "n_warmup": 60, "n_chains": 2}
+    estimator = GaussianMixture(n_init=1, random_state=0, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sound = select(clusters(), [1], estimator)
+    assert "r_hat" in sound.rows[0]
+    assert f"{sound.rows[0]['r_hat']:.2f}" in str(sound)
+    one = sound.best.fit_
+    assert agreement(one).is_fine
+    half = np.arange(120) >= 60
+    apart = {n: v + 5.0 * half.reshape(-1, *[1] * (v.ndim - 1)) for n, v in one.draws.items()}
+    assert not agreement(replace(one, draws=apart)).is_fine
+    assert not agreement(replace(one, draws=apart, chains=1)).is_fine  # its halves differ
+    monkeypatch.setattr(
+        "marginax.mixture.selection.agreement", lambda fit: Agreement("means[0]", 1.8, False)
+    )
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        select(clusters(), [1], estimator)
+    said = [str(w.message) for w in heard if issubclass(w.category, ConvergenceWarning)]
+    assert any("LOO chooses has not converged: R-hat of means[0] is 1.80" in m for m in said)

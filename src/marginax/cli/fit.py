@@ -269,11 +269,12 @@ def _heading(model: Any, likelihood: float, bic: float) -> str:
 
 def _comparison(found: Any) -> str:
     """The numbers of components side by side, the chosen one marked."""
+    from marginax.mixture.selection import shown
+
     heading = [name for name in found.rows[0] if name != "warnings"]
     rows = [["", *heading]]
     for number, row in enumerate(found.rows):
-        cells = [row[name] for name in heading]
-        texts = [f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells]
+        texts = [shown(name, row[name]) for name in heading]
         rows.append(["*" if number == found.chosen else "", *texts])
     remarks = [
         f"{counted(row['components'], 'component')}: {in_options(message)}"

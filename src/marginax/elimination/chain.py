@@ -42,7 +42,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from marginax.elimination.execute import ScaleError, Setting, execute
-from marginax.elimination.factor import Factor, Scale
+from marginax.elimination.factor import Factor, Scale, time_first
 from marginax.elimination.loops import scan_in_time, sum_in_time, top_of
 from marginax.elimination.numbers import advance_in_numbers, are_numbers_enough
 from marginax.elimination.plan import Advance, Chain, Term, plan_advance, term_of
@@ -155,7 +155,7 @@ class _Chain:
         setting: Setting,
     ) -> None:
         self.step = step
-        self.potentials = [_time_first(f, step.chain.time) for f in potentials]
+        self.potentials = [time_first(f, step.chain.time) for f in potentials]
         self.semiring = semiring
         self.setting = setting
         found = {v: setting.variable_scales.get(v, ()) for v in step.chain.first}
@@ -363,7 +363,7 @@ class _Chain:
         names = {v: v + EXIT for v in remembered} | {v + ENTRY: v for v in remembered}
         found: list[Factor] = []
         for factor, constant in inner.as_factors(inner.run(inner.begin(same))):
-            found += [_time_first(_renamed(factor, names), block), _time_first(constant, block)]
+            found += [time_first(_renamed(factor, names), block), time_first(constant, block)]
         return found
 
     def _sub_chain(
@@ -405,11 +405,6 @@ def _cut(array: Array, blocks: int, length: int) -> Array:
 def _added(begin: Messages, arrays: Any, constants: Any, numbers: Array) -> Messages:
     total = [b + sum_in_time(c) for b, c in zip(begin.constants, constants, strict=True)]
     return Messages(tuple(arrays), tuple(total), begin.number + sum_in_time(numbers))
-
-
-def _time_first(factor: Factor, time: str) -> Factor:
-    plates = (time, *sorted({*factor.plates} - {time}))
-    return replace(factor, plates=plates, array=factor.aligned(plates, factor.variables))
 
 
 def _renamed(factor: Factor, names: Mapping[str, str]) -> Factor:

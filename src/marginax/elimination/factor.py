@@ -55,3 +55,9 @@ class Factor:
                 value = over.aligned(self.plates, self.variables)
             array = array * value
         return replace(self, array=array, scales=self.scales[:keep])
+
+
+def time_first(factor: Factor, time: str) -> Factor:
+    """The same with the time axis in front, and the other plates by name."""
+    plates = (time, *sorted({*factor.plates} - {time}))
+    return replace(factor, plates=plates, array=factor.aligned(plates, factor.variables))

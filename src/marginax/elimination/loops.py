@@ -20,6 +20,7 @@ def scan_in_time(
     arrays: Sequence[Array],
     length: int,
     elements: int,
+    reverse: bool = False,
 ) -> tuple[Any, Any]:
     """`jax.lax.scan` over the first axis of arrays, in bounded memory also for the backward pass.
 
@@ -35,6 +36,8 @@ def scan_in_time(
         Steps.
     elements : int
         That a backward pass keeps for a step.
+    reverse : bool
+        From the last step to the first; what is collected stands in the order of the steps all the same.
     """
     varying = [array for array in arrays if array.shape[0] != 1 or length == 1]
 
@@ -45,7 +48,7 @@ def scan_in_time(
         return body(carry, (t, pieces))
 
     def several(carry: Any, now: Any) -> tuple[Any, Any]:
-        return jax.lax.scan(one, carry, now)
+        return jax.lax.scan(one, carry, now, reverse=reverse)
 
     now = (jnp.arange(length), varying)
     if length * elements <= KEPT_AT_ONCE:
@@ -53,10 +56,13 @@ def scan_in_time(
     block = math.isqrt(length)
     whole = length - length % block
     main = jax.tree.map(lambda a: a[:whole].reshape((-1, block, *a.shape[1:])), now)
-    carry, found = jax.lax.scan(jax.checkpoint(several), init, main)
+    left = jax.tree.map(lambda a: a[whole:], now)
+    carry, rest = several(init, left) if reverse and whole < length else (init, None)
+    carry, found = jax.lax.scan(jax.checkpoint(several), carry, main, reverse=reverse)
     found = jax.tree.map(lambda a: a.reshape((whole, *a.shape[2:])), found)
-    if whole < length:
-        carry, rest = several(carry, jax.tree.map(lambda a: a[whole:], now))
+    if not reverse and whole < length:
+        carry, rest = several(carry, left)
+    if rest is not None:
         found = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), found, rest)
     return carry, found
 

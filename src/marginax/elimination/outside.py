@@ -16,44 +16,59 @@ The second is why this is done on logarithms and not as a derivative: where a po
 underflows to zero, the quotient that takes f out of it again is lost.
 
 Every message matters up to a constant only, so each is brought to a maximum of zero as it is made.
-Nothing large then has to cancel, whatever the number of plate elements.
+Nothing large then has to cancel, whatever the number of plate elements or of steps.
+
+Along time the same is done step by step, from the last to the first: what the steps after say is handed back
+through the plan of one step, whose messages from the past are computed beforehand. (Of a hidden Markov model
+these are the backward and the forward probabilities.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from marginax.elimination.chain import messages_along
 from marginax.elimination.contract import fill_slots
-from marginax.elimination.factor import Factor
-from marginax.elimination.plan import Eliminate, Multiply, Plan
+from marginax.elimination.execute import Setting
+from marginax.elimination.factor import Factor, time_first
+from marginax.elimination.loops import scan_in_time
+from marginax.elimination.plan import Advance, Eliminate, Multiply, Plan
 from marginax.elimination.semiring import SUM
 
 
 def outside_messages(
-    plan: Plan, factors: Sequence[Factor], plate_sizes: Mapping[str, int]
-) -> list[Factor]:
-    """The outside message of every factor.
+    plan: Plan,
+    factors: Sequence[Factor],
+    plate_sizes: Mapping[str, int],
+    wanted: Iterable[int] | None = None,
+) -> dict[int, Factor]:
+    """The outside messages of factors.
 
     Parameters
     ----------
     plan : Plan
-        Of the elimination of all variables, made for these factors in this order; without chains.
+        Of the elimination of all variables, made for these factors in this order.
     factors : sequence of Factor
         The logarithms; their scales are ignored.
     plate_sizes : mapping from plate to int
         Elements present in each plate.
+    wanted : iterable of int, optional
+        The positions of those whose messages are wanted; all when nothing is said.
 
     Returns
     -------
-    list of Factor
+    dict from position to Factor
         For each factor one with its plates and variables. The largest entry along the variables is
         zero for every plate element; all are -inf where the other factors alone are impossible.
     """
+    wanted = range(len(factors)) if wanted is None else tuple(wanted)
     factors = [
         Factor(factor.name, factor.plates, factor.variables, factor.array) for factor in factors
     ]
@@ -62,36 +77,75 @@ def outside_messages(
     others = _sums_of_others([slots[slot].array for slot in plan.results])
     for slot, message in zip(plan.results, others, strict=True):
         messages[slot] = _normalised(message, 0)
+    _back(plan, slots, messages, plate_sizes, wanted)
+    return {
+        slot: Factor(
+            f"outside {factors[slot].name}",
+            factors[slot].plates,
+            factors[slot].variables,
+            messages[slot],
+        )
+        for slot in wanted
+    }
+
+
+def _back(
+    plan: Plan,
+    slots: Mapping[int, Factor],
+    messages: dict[int, Array],
+    plate_sizes: Mapping[str, int],
+    wanted: Collection[int],
+) -> None:
+    """From the messages of a plan's results to those of its wanted factors, which are put beside them."""
+    needed = set(wanted)
+    for step in plan.steps:
+        if needed.intersection(_inputs(step)):
+            needed.update(step.outputs if isinstance(step, Advance) else [step.output])
     for step in reversed(plan.steps):
+        inputs = needed.intersection(_inputs(step))
+        if not inputs:
+            continue
         if isinstance(step, Eliminate):
-            _back_through_sum(step, slots, messages)
+            _back_through_sum(step, slots, messages, inputs)
         elif isinstance(step, Multiply):
             _back_through_product(step, slots, messages, plate_sizes)
         else:
-            raise ValueError("there are no outside messages through a chain; see `filtering`.")
-    return [
-        Factor(f"outside {factor.name}", factor.plates, factor.variables, messages[slot])
-        for slot, factor in enumerate(factors)
-    ]
+            _back_through_chain(step, slots, messages, plate_sizes, inputs)
+
+
+def _inputs(step: Eliminate | Multiply | Advance) -> tuple[int, ...]:
+    if isinstance(step, Multiply):
+        return (step.input,)
+    return (
+        step.inputs if isinstance(step, Eliminate) else (*sum(step.incoming, ()), *step.potentials)
+    )
 
 
 def _back_through_sum(
-    step: Eliminate, slots: Mapping[int, Factor], messages: dict[int, Array]
+    step: Eliminate,
+    slots: Mapping[int, Factor],
+    messages: dict[int, Array],
+    needed: Collection[int],
 ) -> None:
-    n_plates = len(step.plates)
     rest = tuple(v for v in step.variables if v != step.variable)
     from_above = Factor("", step.plates, rest, messages[step.output])
     above = from_above.aligned(step.plates, step.variables)
     arrays = [slots[slot].aligned(step.plates, step.variables) for slot in step.inputs]
     for slot, other in zip(step.inputs, _sums_of_others(arrays), strict=True):
-        factor, message = slots[slot], above + other
-        for axis in reversed(range(n_plates, message.ndim)):
-            if step.variables[axis - n_plates] in factor.variables:
-                continue
-            message = SUM.reduce(message, axis, 0)
-        own = tuple(v for v in step.variables if v in factor.variables)
-        message = Factor("", step.plates, own, message).aligned(factor.plates, factor.variables)
-        messages[slot] = _normalised(message, n_plates)
+        if slot in needed:
+            factor = Factor("", step.plates, step.variables, above + other)
+            messages[slot] = _of_variables(factor, slots[slot])
+
+
+def _of_variables(message: Factor, factor: Factor) -> Array:
+    """A message, summed over all variables that a factor does not have, laid out as the factor is."""
+    n_plates, array = len(message.plates), message.array
+    for axis in reversed(range(n_plates, array.ndim)):
+        if message.variables[axis - n_plates] not in factor.variables:
+            array = SUM.reduce(array, axis, 0)
+    own = tuple(v for v in message.variables if v in factor.variables)
+    laid_out = Factor("", message.plates, own, array).aligned(factor.plates, factor.variables)
+    return _normalised(laid_out, n_plates)
 
 
 def _back_through_product(
@@ -117,6 +171,74 @@ def _back_through_product(
         message = message + repeats * _along(array, over, _sum_of_others_along)
     shape = jnp.broadcast_shapes(message.shape, factor.array.shape)
     messages[step.input] = _normalised(jnp.broadcast_to(message, shape), n_plates)
+
+
+def _back_through_chain(
+    step: Advance,
+    slots: Mapping[int, Factor],
+    messages: dict[int, Array],
+    plate_sizes: Mapping[str, int],
+    needed: Collection[int],
+) -> None:
+    time, count = step.chain.time, len(step.messages)
+    past = messages_along(step, slots, Setting(plate_sizes))
+    factors = [*past, *(time_first(slots[i], time) for i in step.potentials)]
+    wanted = [i for i, slot in enumerate(step.potentials, count) if slot in needed]
+    dtype = jnp.result_type(float, *[factor.array.dtype for factor in factors])
+
+    def before(arrays: Any, now: Any) -> tuple[Any, Any]:
+        """From what the steps after this one say to what this one says as well."""
+        _, pieces = now
+        own = [
+            Factor(f.name, f.plates[1:], f.variables, piece)
+            for f, piece in zip(factors, pieces, strict=True)
+        ]
+        inner = fill_slots(step.step, own, SUM, plate_sizes)
+        found = {slot: jnp.zeros((), dtype) for slot in step.totals}
+        for message, group, array in zip(step.messages, step.merged, arrays, strict=True):
+            after = Factor("", tuple(sorted(message.plates)), message.variables, array)
+            found |= _back_through_gathering(after, {s: inner[s] for s in group}, step.chain.later)
+        _back(step.step, inner, found, plate_sizes, (*range(count), *wanted))
+        return _full(step, [found[i] for i in range(count)], dtype), [found[i] for i in wanted]
+
+    begin, along = scan_in_time(
+        before,
+        _full(step, [messages[slot] for slot in step.outputs[:-1:2]], dtype),
+        [factor.array for factor in factors],
+        step.chain.length,
+        step.step.largest,
+        reverse=True,
+    )
+    for i, array in zip(wanted, along, strict=True):
+        factor, slot = factors[i], step.potentials[i - count]
+        laid_out = Factor("", factor.plates, factor.variables, array)
+        messages[slot] = laid_out.aligned(slots[slot].plates, slots[slot].variables)
+    inside = {outer: name for name, outer in step.chain.first.items()}
+    for message, group, array in zip(step.messages, step.incoming, begin, strict=True):
+        first = Factor("", tuple(sorted(message.plates)), message.variables, array)
+        messages |= _back_through_gathering(first, {s: slots[s] for s in group}, inside)
+
+
+def _full(step: Advance, arrays: Sequence[Array], dtype: Any) -> list[Array]:
+    """Messages of a chain in their full shapes."""
+    return [
+        jnp.broadcast_to(array, shape).astype(dtype)
+        for array, shape in zip(arrays, step.shapes, strict=True)
+    ]
+
+
+def _back_through_gathering(
+    above: Factor, slots: Mapping[int, Factor], names: Mapping[str, str]
+) -> dict[int, Array]:
+    """Of factors whose product, under other names, is a message of a chain."""
+    named = [
+        replace(f, variables=tuple(names.get(v, v) for v in f.variables)) for f in slots.values()
+    ]
+    arrays = [factor.aligned(above.plates, above.variables) for factor in named]
+    return {
+        slot: _of_variables(replace(above, array=above.array + other), factor)
+        for slot, factor, other in zip(slots, named, _sums_of_others(arrays), strict=True)
+    }
 
 
 def _along(array: Array, axes: Sequence[int], fn: Callable[[Array], Array]) -> Array:

@@ -54,3 +54,14 @@ def components(fn: Any) -> Iterator[Any]:
 
 def _is_distribution(value: Any) -> bool:
     return isinstance(value, Distribution)
+
+
+def without_masks(fn: Any) -> Any:
+    """The distribution as it is where no mask switches it off."""
+    if isinstance(fn, MaskedDistribution):
+        return without_masks(fn.base_dist)
+    if isinstance(fn, ExpandedDistribution):
+        return without_masks(fn.base_dist).expand(fn.batch_shape)
+    if isinstance(fn, Independent):
+        return without_masks(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
+    return fn

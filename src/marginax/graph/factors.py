@@ -1,4 +1,10 @@
-"""A model's log densities as factors with named axes, ready for elimination."""
+"""A model's log densities as factors with named axes, ready for elimination.
+
+A variable's element that a mask switches off adds nothing anywhere. It is not known for that, and something may still
+depend on it, so it keeps its own distribution: a factor that sums to one, whatever range it is summed over, is nothing
+to the sum, and makes the element's draws those of a forward run. What else is made of factors (the entropy, the mode's
+density, the terms of a bound) leaves these elements out; `Evaluated.masked` says which they are.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +16,7 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.scipy.special import logsumexp
 
 from marginax.elimination.factor import Factor, Scale
 from marginax.elimination.plan import Chain, Term
@@ -21,7 +28,12 @@ from marginax.graph.capture import (
     evaluate_outputs,
     named_array,
 )
-from marginax.graph.distribution_layers import distribution_name, is_masked
+from marginax.graph.distribution_layers import (
+    distribution_name,
+    is_masked,
+    mask_of,
+    without_masks,
+)
 from marginax.graph.evaluate import Enumerated, materialise
 from marginax.graph.log_prob import log_prob
 from marginax.graph.parameters import Parameter, checks, validity
@@ -51,6 +63,10 @@ class LogDensity:
     """The scans that it is stated in, each of which has an axis, the outermost the first."""
     validity: Mapping[Parameter, Any] = field(default_factory=dict)
     """By traced parameter of its distribution, whether it is valid."""
+    unmasked: Any = None
+    """What the array would be without masks, of a discrete latent site that has some."""
+    kept: Any = None
+    """Where no mask switches it off, of the same shape."""
 
 
 def log_density_of(msg: Message) -> LogDensity:
@@ -61,8 +77,14 @@ def log_density_of(msg: Message) -> LogDensity:
             "only. That serves to run the model beyond them (Predictive); a density needs them all, or "
             "fewer steps in the scan."
         )
+    unmasked = kept = None
     try:
-        array = log_prob(msg)
+        if is_masked(msg["fn"]) and msg["fn"].is_discrete and not msg["is_observed"]:
+            unmasked = log_prob(cast(Message, {**msg, "fn": without_masks(msg["fn"])}))
+            kept = jnp.broadcast_to(mask_of(msg["fn"]), jnp.shape(unmasked))
+            array = jnp.where(kept, unmasked, 0.0)
+        else:
+            array = log_prob(msg)
     except NotImplementedError as error:
         raise ModelError(
             f"site '{msg['name']}': the log density of {distribution_name(msg['fn'])} cannot be computed: something "
@@ -77,6 +99,8 @@ def log_density_of(msg: Message) -> LogDensity:
         is_masked(msg["fn"]),
         msg["fn"].is_discrete,
         validity=validity(checks(msg["fn"])),
+        unmasked=unmasked,
+        kept=kept,
     )
 
 
@@ -91,14 +115,16 @@ class density_trace(handlers.trace):
         if msg["type"] == "sample" and "density" not in msg:
             msg["density"] = log_density_of(msg)
         elif msg["type"] == "sample":  # of a scan, where those of its steps were put together
-            whole = {key: msg[key] for key in ("array", "validity", "series")}
+            names = ("array", "validity", "series", "unmasked", "kept")
+            whole = {key: msg[key] for key in names}
             msg["density"] = replace(msg["density"], **whole)
         super().postprocess_message(msg)
 
     def differing(self, msg: Message) -> dict[str, Any]:
         kept = {"value": msg["value"]}
         if msg["type"] == "sample":
-            kept |= {"array": msg["density"].array, "validity": msg["density"].validity}
+            differing = ("array", "validity", "unmasked", "kept")
+            kept |= {key: getattr(msg["density"], key) for key in differing}
         return kept
 
 
@@ -199,30 +225,29 @@ class FactorGraph:
         """
         outputs = self._outputs(values, lambda key: key[0] != "valid", visit)
         shapes = self.captured.output_shapes
-        factors, variable_scales = [], {}
+        factors, variable_scales, masked = [], {}, {}
         for name, place in self.places.items():
-            key = ("log_density", place.density)
-            value, shape = outputs[key], shapes[key]
-            if place.time is not None:
-                if isinstance(value, Enumerated):
-                    scans = self.captured.recurrences
-                    scan = next(r for r in scans if r.time == place.time)
-                    value = stepped(value, shape, scan)
-                shape = shape[1:]
-                value = value.rest if place.head is None else value.heads[place.head]
-            assert isinstance(value, Enumerated)
-            variables, array = value.variables, named_array(value, shape, place.plates)
-            if place.time in place.axes:
-                variables, array = _time_first(variables, array, place)
-            if place.own and place.own not in variables:
-                # Equal for all its values: uniform, or masked out by a constant.
+            shape = shapes["log_density", place.density]
+            is_masked = place.is_masked and bool(place.own)
+            variables, array = self._laid_out(
+                "unmasked" if is_masked else "log_density", place, outputs
+            )
+            if place.own and place.own not in variables:  # equal for all its values
                 variables = (*variables, place.own)
                 array = jnp.broadcast_to(array[..., None], (*array.shape, self.sizes[place.own]))
             if place.is_discrete:
                 array = _impossible_where_clipped(array)
-            if place.is_masked and place.own:
-                array = _nothing_where_masked(array, variables.index(place.own) - len(variables))
-            scales = tuple(self._scale(k, outputs, name, len(shape)) for k in place.scales)
+            if is_masked:
+                off = Factor(name, place.axes, *self._laid_out("kept", place, outputs))
+                every = tuple(dict.fromkeys((*variables, *off.variables)))
+                array = Factor(name, place.axes, variables, array).aligned(place.axes, every)
+                masked[name] = off.aligned(place.axes, every) == 0
+                variables = every
+                array = jnp.where(
+                    masked[name], _summing_to_one(array, every.index(place.own) - len(every)), array
+                )
+            ndim = len(shape) - (place.time is not None)
+            scales = tuple(self._scale(k, outputs, name, ndim) for k in place.scales)
             factors.append(Factor(name, place.axes, variables, array, scales))
             if place.own:
                 variable_scales[place.own] = scales
@@ -238,7 +263,25 @@ class FactorGraph:
             for key, out in outputs.items()
             if key[0] == "value" and isinstance(out, Enumerated)
         }
-        return Evaluated(factors, variable_scales, values_out)
+        return Evaluated(factors, variable_scales, values_out, masked)
+
+    def _laid_out(
+        self, kind: str, place: Place, outputs: Mapping[Key, Enumerated | SteppedValue]
+    ) -> tuple[tuple[str, ...], Array]:
+        """The variables and the array of a factor, from what the program returns of its density."""
+        key = (kind, place.density)
+        value, shape = outputs[key], self.captured.output_shapes[key]
+        if place.time is not None:
+            if isinstance(value, Enumerated):
+                scan = next(r for r in self.captured.recurrences if r.time == place.time)
+                value = stepped(value, shape, scan)
+            shape = shape[1:]
+            value = value.rest if place.head is None else value.heads[place.head]
+        assert isinstance(value, Enumerated)
+        variables, array = value.variables, named_array(value, shape, place.plates)
+        if place.time in place.axes:
+            variables, array = _time_first(variables, array, place)
+        return variables, array
 
     def elementwise(self, factor: str, values: Mapping[str, Any]) -> Array:
         """The log density of a site that depends on no variable, an element of its batch each."""
@@ -302,6 +345,8 @@ class Evaluated:
     variable_scales: Mapping[str, tuple[Scale, ...]]
     values: Mapping[str, Array]
     """Recorded values (deterministic sites) that depend on no enumerated variable."""
+    masked: Mapping[str, Array] = field(default_factory=dict)
+    """By factor of a variable that has masks, where they switch it off; it broadcasts to the factor's array."""
 
 
 def _time_first(
@@ -331,18 +376,12 @@ def _impossible_where_clipped(array: Array) -> Array:
     return jnp.where(array <= jnp.finfo(array.dtype).min, -jnp.inf, array)
 
 
-def _nothing_where_masked(array: Array, axis: int) -> Array:
-    """Make a masked-out variable add exactly nothing.
-
-    A mask turns the variable's log probabilities into zeros, which would count its values. No two
-    values of a probability mass function have log probability zero, so such elements are the
-    masked ones; there each value gets an equal share.
-    """
-    size = array.shape[axis]
-    if size == 1:
-        return array
-    masked = jnp.all(array == 0, axis, keepdims=True)
-    return jnp.where(masked, -jnp.log(jnp.asarray(size, array.dtype)), array)
+def _summing_to_one(array: Array, axis: int) -> Array:
+    """Log probabilities that sum to one over a range; equal ones where none is possible, or they are no numbers."""
+    array = jnp.where(jnp.isnan(array), -jnp.inf, array)
+    possible = jnp.any(array > -jnp.inf, axis, keepdims=True)
+    array = jnp.where(possible, array, 0)
+    return array - logsumexp(array, axis, keepdims=True)
 
 
 def in_batch_shape(
@@ -416,6 +455,8 @@ def factor_graph(
                     out["scale", key] = scale
                 keys.append(key)
             out["log_density", name] = density.array
+            if density.kept is not None:
+                out["unmasked", name], out["kept", name] = density.unmasked, density.kept
             for parameter, valid in density.validity.items():
                 out["valid", (name, parameter)] = valid
             placed[name] = Place(

@@ -62,8 +62,8 @@ def to_arviz(
         their marginal probabilities, under ``"<name>_probs"`` with a last dimension for the values.
     log_likelihood : bool
         Add the log-likelihood of each observation, with the discrete variables summed out. Where
-        observations share a discrete variable it is that of one given all others; in a scan, given the past
-        (see `Marginal.pointwise`).
+        observations share a discrete variable, as those of a series do, it is that of one given all others: what
+        ``arviz.loo`` takes (see `Marginal.pointwise`).
     posterior_predictive : bool
         Add new data for each draw, with discrete variables drawn anew, as for elements not seen yet.
     coords : mapping, optional

@@ -9,18 +9,21 @@ probabilities are exact, for each draw.
 
 The one hard question is what a renumbering moves. Sites in the components' plate, along it; but the
 weights of a mixture, or the columns of a transition matrix, are numbered by component as well and live in no
-plate. The model itself tells: the right axes are those whose renumbering leaves its density as it is.
+plate. Of two components there may be one number for both, the weight of one of them, which becomes that of the other: a
+probability p becomes 1 - p, a logit x becomes -x. (Neither changes volumes, so densities before and after compare.) The
+model itself tells: right is what leaves its density as it is.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions import constraints
 from scipy.optimize import linear_sum_assignment
 
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites
@@ -29,6 +32,8 @@ from marginax.marginal import Marginal, marginalize
 
 PROBES = 3
 """Draws at which the density is compared."""
+MOST_TRIED = 100
+"""Ways to mirror sites, the fewest sites first."""
 LEAST_PROBABILITY = 1e-10
 """In logarithms, in place of zero."""
 
@@ -42,11 +47,15 @@ class Relabelled(NamedTuple):
     """Shape (*draws, K): the old number of the component that is now number k."""
     axes: dict[str, tuple[int, ...]]
     """Which axes of each site's own shape were renumbered, counted from the end."""
+    mirrored: dict[str, float]
+    """The sites whose value was mirrored at a point, by that point, where two components changed their numbers."""
 
     def __str__(self) -> str:
         flat = self.permutations.reshape(-1, self.permutations.shape[-1])
         kinds, counts = np.unique(flat, axis=0, return_counts=True)
-        moved = ", ".join(f"'{n}' (axis {', '.join(map(str, a))})" for n, a in self.axes.items())
+        every = [f"'{n}' (axis {', '.join(map(str, a))})" for n, a in self.axes.items()]
+        every += [f"'{n}' (mirrored at {point:g})" for n, point in self.mirrored.items()]
+        moved = ", ".join(every)
         return (
             f"{len(kinds)} numbering{'s' if len(kinds) > 1 else ''} of {flat.shape[1]} components among {len(flat)} "
             f"draws; {len(flat) - counts.max()} draws differ from the most common one. Renumbered: {moved}."
@@ -83,7 +92,8 @@ def relabel(
         all of them number these components.
     axes : mapping, optional
         By site, further axes (negative, of the site's own shape) that are numbered by component. When
-        nothing is said they are found.
+        nothing is said they are found, and of two components also sites that stand for both: a probability p that
+        becomes 1 - p, a number x that becomes -x.
     batch_ndims : int
         Leading dimensions of the draws; 2 for draws by chain.
     batch_size : int, optional
@@ -100,7 +110,7 @@ def relabel(
     ------
     ModelError
         When the model has no such plate or variable, or when the components are not exchangeable: its
-        density changes whichever axes are renumbered.
+        density changes whatever is moved with them.
 
     Examples
     --------
@@ -132,20 +142,69 @@ def relabel(
         found = marginal.log_density(draws, *args, batch_size=batch_size, **kwargs)
         return np.asarray(found, np.float64)
 
-    moved = _moved(sites, flat, given, plate, count, axes, log_density)
+    moves = _moves(sites, flat, given, plate, count, axes, log_density)
     shares = _memberships(marginal, given, variables, args, kwargs, batch_size)
     best = int(np.argmax(log_density(given)))
     permutations = _stephens(shares, best, max_iterations)
-    renamed = {
-        name: _renumbered(value, moved.get(name, ()), permutations) for name, value in flat.items()
-    }
+    renamed = {name: moves.of(name, value, permutations) for name, value in flat.items()}
     inverse = np.argsort(permutations, axis=1)
     for name in variables:
         if name in renamed:
             old = renamed[name].reshape(len(inverse), -1)
             renamed[name] = np.take_along_axis(inverse, old, 1).reshape(renamed[name].shape)
     shaped = {name: value.reshape((*leading, *value.shape[1:])) for name, value in renamed.items()}
-    return Relabelled(shaped, permutations.reshape((*leading, count)), moved)
+    numbers = permutations.reshape((*leading, count))
+    return Relabelled(shaped, numbers, moves.axes, moves.mirrored)
+
+
+def on_labels(model: Callable[..., Any], samples: Mapping[str, Any], args: Any, kwargs: Any) -> str:
+    """What to say of chains in different places: whether `relabel` could make one place of them.
+
+    Parameters
+    ----------
+    model : callable
+        The model.
+    samples : mapping of array, shape (chains, draws, *site_shape)
+        Draws of its continuous latent sites.
+    args, kwargs
+        The model's arguments.
+
+    Returns
+    -------
+    str
+        A sentence, or nothing where no plate is one of components.
+    """
+    args, kwargs = as_jax_arrays((args, kwargs))
+    sites = collect_sites(model, *args, **kwargs)
+    last = {name: np.asarray(value)[:, -1] for name, value in samples.items()}
+    given = {n: v for n, v in last.items() if n in sites and sites[n].is_free}
+    marginal = marginalize(model)
+
+    def log_density(draws: Mapping[str, Any]) -> np.ndarray:
+        return np.asarray(marginal.log_density(draws, *args, **kwargs), np.float64)
+
+    can, cannot = [], []
+    for plate, site in sites.items():
+        in_it = [n for n in given for f in sites[n].plates if f.name == plate]
+        if site.kind != "plate" or not in_it or site.shape[0] < 2:
+            continue
+        try:
+            _variables(sites, site.shape[0], plate, None)
+        except ModelError:
+            continue
+        try:
+            _moves(sites, last, given, plate, site.shape[0], None, log_density)
+        except ModelError as error:
+            cannot.append(str(error).removeprefix("relabel: "))
+        else:
+            can.append(plate)
+    if can:
+        calls = " or ".join(f"mcmc.relabel('{plate}')" for plate in can)
+        return (
+            "If these are the same components with their labels exchanged, "
+            f"{calls} gives them the same names. "
+        )
+    return "".join(f"Exchanged labels are not the reason: {reason} " for reason in cannot)
 
 
 def _components(sites: Mapping[str, Site], plate: str) -> int:
@@ -216,7 +275,26 @@ def _renumbered(value: np.ndarray, axes: Iterable[int], permutations: np.ndarray
 # -- what a renumbering moves
 
 
-def _moved(
+@dataclass(frozen=True)
+class Moves:
+    """What a renumbering does to each site."""
+
+    axes: dict[str, tuple[int, ...]]
+    """Axes that are numbered by component, counted from the end."""
+    mirrored: dict[str, float]
+    """Sites, not numbered themselves, whose value v becomes 2 c - v if two components are exchanged, by c."""
+
+    def of(self, name: str, value: np.ndarray, permutations: np.ndarray) -> np.ndarray:
+        """A site's values, each renumbered by its permutation."""
+        value = _renumbered(value, self.axes.get(name, ()), permutations)
+        if name not in self.mirrored:
+            return value
+        exchanged = permutations[:, 0] != 0
+        exchanged = exchanged.reshape(-1, *[1] * (value.ndim - 1))
+        return np.where(exchanged, 2 * self.mirrored[name] - value, value).astype(value.dtype)
+
+
+def _moves(
     sites: Mapping[str, Site],
     flat: Mapping[str, np.ndarray],
     given: Mapping[str, np.ndarray],
@@ -224,8 +302,8 @@ def _moved(
     count: int,
     axes: Mapping[str, int | tuple[int, ...]] | None,
     log_density: Callable[[Mapping[str, Any]], np.ndarray],
-) -> dict[str, tuple[int, ...]]:
-    """The axes of each site to renumber."""
+) -> Moves:
+    """What to renumber, and what to mirror."""
     in_plate = {
         (name, frame.dim - site.event_dim)
         for name, site in sites.items()
@@ -246,42 +324,96 @@ def _moved(
                     f"relabel: axes names axis {axis} of '{name}', whose shape is {own}; give a negative axis of "
                     f"length {count}."
                 )
-        candidates = [frozenset(in_plate | further)]
+        candidates: Iterable[Moves] = [_together(in_plate | further, {})]
     else:
-        others = [
-            (name, axis)
-            for name, value in given.items()
-            for axis in range(1 - value.ndim, 0)
-            if value.shape[axis] == count and (name, axis) not in in_plate
-        ]
-        candidates = [
-            frozenset(in_plate | set(chosen))
-            for number in range(len(others) + 1)
-            for chosen in itertools.combinations(others, number)
-        ]
-    for chosen in candidates:
-        if check(chosen):
-            return {
-                name: tuple(sorted(axis for n, axis in chosen if n == name))
-                for name in flat
-                if any(n == name for n, _ in chosen)
-            }
+        candidates = _candidates(sites, given, in_plate, count)
+    for moves in candidates:
+        if check(moves):
+            return moves
     raise ModelError(
         f"relabel: the components of plate '{plate}' are not exchangeable: whichever sites are renumbered with "
         "them, the density of draws and data changes. If their priors differ, or an order is imposed, labels "
-        "have a meaning already, and there is nothing to undo."
+        f"have a meaning already, and there is nothing to undo.{_on_the_first_state(sites, count)}"
+    )
+
+
+def _candidates(
+    sites: Mapping[str, Site],
+    given: Mapping[str, np.ndarray],
+    in_plate: set[tuple[str, int]],
+    count: int,
+) -> Iterator[Moves]:
+    """What may be moved with the sites in the plate: axes of that size first; of two components then mirrored sites."""
+    others = [
+        (name, axis)
+        for name, value in given.items()
+        for axis in range(1 - value.ndim, 0)
+        if value.shape[axis] == count and (name, axis) not in in_plate
+    ]
+    for number in range(len(others) + 1):
+        for chosen in itertools.combinations(others, number):
+            yield _together(in_plate | set(chosen), {})
+    moved = {name for name, _ in in_plate}
+    middles = {n: _middle(sites[n].constraint) for n in given if n not in moved}
+    mirrors = [(name, middle) for name, middle in middles.items() if middle is not None]
+    if count != 2:
+        return
+    ways = (
+        (mirrored, chosen)
+        for number in range(1, len(mirrors) + len(others) + 1)
+        for n_axes in range(number)
+        for chosen in itertools.combinations(others, n_axes)
+        for mirrored in itertools.combinations(mirrors, number - n_axes)
+    )
+    for mirrored, chosen in itertools.islice(ways, MOST_TRIED):
+        yield _together(in_plate | set(chosen), dict(mirrored))
+
+
+def _together(axes: Iterable[tuple[str, int]], mirrored: dict[str, float]) -> Moves:
+    by_site: dict[str, tuple[int, ...]] = {}
+    for name, axis in sorted(axes):
+        by_site[name] = (*by_site.get(name, ()), axis)
+    return Moves(by_site, mirrored)
+
+
+def _middle(constraint: Any) -> float | None:
+    """The point at which the values of a constraint can be mirrored."""
+    while isinstance(constraint, type(constraints.independent(constraints.real, 1))):
+        constraint = constraint.base_constraint
+    if constraint is constraints.real or constraint is constraints.real_vector:
+        return 0.0
+    if isinstance(constraint, type(constraints.interval(0.0, 1.0))):
+        middle = (np.asarray(constraint.lower_bound) + np.asarray(constraint.upper_bound)) / 2
+        return float(middle) if middle.ndim == 0 else None
+    return None
+
+
+def _on_the_first_state(sites: Mapping[str, Site], count: int) -> str:
+    """Of a chain, what most often tells its states apart."""
+    chains = [
+        n
+        for n, s in sites.items()
+        if s.series and s.is_free and s.support is not None and len(s.support) == count
+    ]
+    if not chains:
+        return ""
+    return (
+        f" The states '{chains[0]}' form a chain: where the scan begins in a fixed state, as in "
+        "mx.scan(step, 0, ...), that state is told apart from the others by being the first, and two fits whose "
+        "states are exchanged are two different ones. To make them exchangeable draw the first state too, with equal "
+        "probabilities or with parameters for them."
     )
 
 
 @dataclass(frozen=True)
 class _Invariance:
-    """Does the density stay as it is when some axes are renumbered?"""
+    """Does the density stay as it is under moves?"""
 
     given: Mapping[str, np.ndarray]
     count: int
     log_density: Callable[[Mapping[str, Any]], np.ndarray]
 
-    def __call__(self, axes: Iterable[tuple[str, int]]) -> bool:
+    def __call__(self, moves: Moves) -> bool:
         total = len(next(iter(self.given.values())))
         probes = np.unique(np.linspace(0, total - 1, PROBES).astype(int))
         # Neighbours exchanged generate all renumberings.
@@ -292,10 +424,7 @@ class _Invariance:
         draws = {
             name: np.concatenate([value[probes]] * self.count) for name, value in self.given.items()
         }
-        moved = {
-            name: _renumbered(value, [a for n, a in axes if n == name], renumberings)
-            for name, value in draws.items()
-        }
+        moved = {name: moves.of(name, value, renumberings) for name, value in draws.items()}
         found = self.log_density(moved).reshape(self.count, len(probes))
         size = np.abs(found[-1]) + 1
         precision = float(np.sqrt(jnp.finfo(jnp.result_type(float)).eps))

@@ -7,6 +7,39 @@ from typing import Any
 
 import numpy as np
 
+DISAGREE = 1.05
+"""R-hat from which on chains do not agree; of many independent draws it is within 0.01 of one."""
+LEAST_OF_R_HAT = 4
+"""Draws of each chain that R-hat takes: two for each half."""
+MANY = 100
+"""Draws of each chain from which on chance is small beside the difference of chains that matters."""
+FALSE_ALARMS = 1e-3
+"""How often chains of a few independent draws may be said not to agree."""
+
+
+def disagreement_from(chains: int, draws: int, scalars: int) -> float:
+    """The R-hat from which on chains do not agree.
+
+    Of a few draws it is large by chance: its square is a weighted average of one and the ratio of the variances between
+    and within (half) chains, which of independent normal draws has an F distribution.
+
+    Parameters
+    ----------
+    chains, draws : int
+        How many chains, and draws of each.
+    scalars : int
+        How many are looked at; the largest R-hat of them counts.
+    """
+    if draws >= MANY:
+        return DISAGREE
+    from scipy.stats import f
+
+    halves, each = 2 * chains, draws // 2
+    # For each scalar there are two R-hats, of locations and of spreads.
+    chance = FALSE_ALARMS / (2 * max(scalars, 1))
+    ratio = float(f.isf(chance, halves - 1, halves * (each - 1)))
+    return max(DISAGREE, ((each - 1 + ratio) / each) ** 0.5)
+
 
 def summary_table(draws: Mapping[str, Any], prob: float = 0.9) -> dict[str, dict[str, float]]:
     """Mean, standard deviation, interval, effective sample sizes and R-hat of every scalar.

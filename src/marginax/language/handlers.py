@@ -432,7 +432,11 @@ class block(Messenger):
 class mask(Messenger):
     """Switch off the log density of sites, element by element.
 
-    A site masked out adds exactly nothing to the density, a latent one too.
+    A site masked out adds exactly nothing to any answer, a latent one too; its draws are those of a forward run. A
+    discrete variable that is masked out, or elements of it, therefore keeps its own distribution, from which what
+    depends on it is averaged; it is left out of the entropy, of the terms of a bound, and of what warns of a range
+    that is too narrow, and its mode is the likeliest value given what it depends on. (NumPyro sums such a variable over
+    equal weights of one, which adds the logarithm of their number.)
 
     Parameters
     ----------

@@ -79,11 +79,10 @@ class Predictor:
         return Membership(*(np.concatenate(parts) for parts in zip(*pieces, strict=True)))
 
     def log_densities(self, rows: Rows) -> np.ndarray:
-        """The log density of each row at each draw, shape (draws, rows)."""
-        marginal = marginalize(self.design.model)
+        """The log density of each row at each draw, in a chain given those before, shape (draws, rows)."""
 
         def each(draws: Any, rows: Rows) -> Any:
-            return jax.lax.map(lambda values: marginal.pointwise(values, rows)[ROW], draws)
+            return jax.lax.map(lambda values: self._row_densities(values, rows), draws)
 
         found = []
         with jax.enable_x64(True):
@@ -92,6 +91,12 @@ class Predictor:
                 densities = self._program("densities", each, self.draws, padded)(self.draws, padded)
                 found.append(np.asarray(densities)[:, : len(piece.cells)])
         return np.concatenate(found, axis=1)
+
+    def _row_densities(self, values: Any, rows: Rows) -> Any:
+        """The log density of each row at one draw; in a chain given the rows before."""
+        marginal = marginalize(self.design.model)
+        ask = marginal.one_step_ahead if self.design.is_chain else marginal.pointwise
+        return ask(values, rows)[ROW]
 
     def components(self, rows: Rows, probabilities: np.ndarray) -> np.ndarray:
         """The component of each row, shape (rows,): the most probable; in a chain at one draw, the best path."""
@@ -247,7 +252,7 @@ class Predictor:
         number = len(next(iter(draws.values())))
 
         def one(values: Any) -> tuple[Any, Any]:
-            density = marginal.pointwise(values, rows)[ROW]
+            density = self._row_densities(values, rows)
             if self.design.is_chain:
                 density = _of_all_before(density, rows.begins)
             return marginal.posterior(values, rows)[COMPONENT], density

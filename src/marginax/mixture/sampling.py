@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,19 +26,17 @@ from numpyro.distributions import constraints
 from marginax.compiled import remembered_jit
 from marginax.infer import MCMC, NUTS, SVI, TraceEnum_ELBO, init_to_value, relabel
 from marginax.infer.autoguide import AutoMultivariateNormal, AutoNormal
-from marginax.infer.summary import summary_table
+from marginax.infer.summary import LEAST_OF_R_HAT, disagreement_from, summary_table
 from marginax.infer.target import make_target
 from marginax.mixture.fitted import Fit, Settings
 from marginax.mixture.model import Design, Rows
 from marginax.mixture.numbering import is_exchangeable, numbered_axes
 
 STEPS_OF_VI = 1500
-DISAGREE = 1.05
-"""R-hat from which on chains do not agree."""
 FEW = 100
 """Effective draws of each chain that make the end of an interval trustworthy (Vehtari et al., 2021)."""
 LEAST_DRAWS = 100
-"""Fewer draws of each chain than this say too little about it."""
+"""Fewer draws of each chain than this say too little about what they are worth."""
 CUT_OFF = 0.01
 """Part of the trajectories that may end so without a word."""
 LEAST_SHARE = 0.01
@@ -264,23 +262,52 @@ def _troubles(fields: Mapping[str, Any], deepest: int) -> list[str]:
     return found
 
 
+class Agreement(NamedTuple):
+    """Of the number on which chains agree least."""
+
+    label: str
+    r_hat: float
+    is_fine: bool
+
+
+def worst_agreement(rows: Mapping[str, Mapping[str, float]], chains: int, draws: int) -> Agreement:
+    """The largest R-hat of a summary, and whether it is one of chains that agree; none is NaN, and fine."""
+    r_hats = {label: row["r_hat"] for label, row in rows.items() if np.isfinite(row["r_hat"])}
+    if not r_hats:
+        return Agreement("", float("nan"), True)
+    worst = max(r_hats, key=lambda label: r_hats[label])
+    limit = disagreement_from(chains, draws, len(r_hats))
+    return Agreement(worst, r_hats[worst], r_hats[worst] <= limit)
+
+
+def agreement(found: Fit) -> Agreement:
+    """How far the chains of a fit by NUTS agree; of one chain, its two halves."""
+    chains = max(found.chains, 2)
+    total = len(next(iter(found.draws.values()))) // chains
+    if total < LEAST_OF_R_HAT:
+        return Agreement("", float("nan"), True)
+    by_chain = {
+        n: v[: chains * total].reshape(chains, total, *v.shape[1:]) for n, v in found.draws.items()
+    }
+    return worst_agreement(summary_table(by_chain), chains, total)
+
+
 def _disagreement(by_chain: Mapping[str, np.ndarray]) -> list[str]:
     """Do the chains agree, now that they number the components alike, and what are the draws worth?"""
     chains, draws = next(iter(by_chain.values())).shape[:2]
-    if chains < 2 or draws < LEAST_DRAWS:
+    if chains < 2 or draws < LEAST_OF_R_HAT:
         return []
     rows = summary_table(by_chain)
     found = []
-    r_hats = {label: row["r_hat"] for label, row in rows.items() if np.isfinite(row["r_hat"])}
-    worst = max(r_hats, key=lambda label: r_hats[label], default=None)
-    if worst is not None and r_hats[worst] > DISAGREE:
+    worst = worst_agreement(rows, chains, draws)
+    if not worst.is_fine:
         found.append(
-            f"the chains do not agree: R-hat of {worst} is {r_hats[worst]:.2f}. There may be several modes, whose "
+            f"the chains do not agree: R-hat of {worst.label} is {worst.r_hat:.2f}. There may be several modes, whose "
             "weights the averages do not know: take fewer components, a prior that says more, or more draws (n_warmup, "
             "n_draws)."
         )
     few = min(rows, key=lambda label: rows[label]["ess_bulk"])
-    if (worth := rows[few]["ess_bulk"]) < FEW * chains:
+    if draws >= LEAST_DRAWS and (worth := rows[few]["ess_bulk"]) < FEW * chains:
         found.append(
             f"the draws of {few} are worth {worth:.0f} independent ones; {FEW * chains} are a good minimum for "
             "intervals. Raise n_draws and n_warmup."

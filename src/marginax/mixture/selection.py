@@ -10,14 +10,17 @@ weights, which leaves empty what is not needed (Rousseau and Mengersen, 2011); `
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
 from marginax.mixture.estimator import Estimator
+from marginax.mixture.sampling import agreement
 
 CRITERIA = ("loo", "bic")
 RELIABLE = 0.7
@@ -51,7 +54,7 @@ class Selection:
     def __str__(self) -> str:
         """The table, the chosen row marked."""
         names = [name for name in self.rows[0] if name != "warnings"]
-        rows = [names, *([_shown(row[name]) for name in names] for row in self.rows)]
+        rows = [names, *([shown(name, row[name]) for name in names] for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True))
@@ -131,7 +134,9 @@ def select(
         is the number of starts of each.
     criterion : {"loo", "bic"}, optional
         PSIS-LOO needs ``method="nuts"`` or ``"vi"``, and is the default there; for point estimates there is BIC.
-        By LOO the smallest number is chosen whose difference to the best is within its standard error.
+        By LOO the smallest number is chosen whose difference to the best is within its standard error. Of draws by
+        NUTS the table has the largest R-hat of each number, and a posterior that has not converged is not chosen
+        without a ``ConvergenceWarning``.
     progress : callable, optional
         Called with the number of components before each fit.
     **fit_params
@@ -175,7 +180,7 @@ def select(
             "select: the rows of a hidden Markov model are not left out one by one, as each depends on those before; "
             "take criterion='bic'."
         )
-    rows, fitted, pointwise = [], [], []
+    rows, fitted, pointwise, agreements = [], [], [], []
     for number in numbers:
         if progress is not None:
             progress(number)
@@ -187,6 +192,9 @@ def select(
             each, pareto = leave_one_out(one, X)
             pointwise.append(each)
             found |= {"loo": float(each.sum()), "unreliable_rows": int((pareto > RELIABLE).sum())}
+            if one.method == "nuts":
+                agreements.append(agreement(one.fit_))
+                found["r_hat"] = agreements[-1].r_hat
         found["bic"] = one.bic(X, **fit_params)
         rows.append(found | {"warnings": one.warnings_})
         fitted.append(one)
@@ -194,6 +202,15 @@ def select(
         chosen = int(np.argmin([row["bic"] for row in rows]))
     else:
         chosen = _parsimonious(rows, np.stack(pointwise))
+    if agreements and not agreements[chosen].is_fine:
+        worst = agreements[chosen]
+        warnings.warn(
+            f"the posterior of the {numbers[chosen]} components that LOO chooses has not converged: R-hat of "
+            f"{worst.label} is {worst.r_hat:.2f}. Its draws are not those of the posterior, and the comparison may be "
+            "another with more of them. Raise n_warmup and n_draws.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
     return Selection(criterion, tuple(rows), tuple(fitted), chosen)
 
 
@@ -239,5 +256,8 @@ def _parsimonious(rows: list[dict[str, Any]], pointwise: np.ndarray) -> int:
     return min(allowed, key=lambda n: rows[n]["components"])
 
 
-def _shown(value: Any) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+def shown(name: str, value: Any) -> str:
+    """An entry of the table in print."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2f}" if name == "r_hat" else f"{value:.1f}"

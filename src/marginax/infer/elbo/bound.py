@@ -130,7 +130,7 @@ def _estimate(
     tracked: Tracked,
 ) -> Estimate:
     unmarked = {factor.name: factor for factor in evaluated.factors}
-    of_model, of_guide, weights, divergence = _roles(graph, evaluated, averaged, tracked)
+    of_model, of_guide, weights, divergence = _roles(graph, evaluated, pairing, averaged, tracked)
     if not pairing.chosen:  # else the probability of the path may weigh it, and it is not zero
         of_guide = [_without_zero_on_average(factor, graph, pairing) for factor in of_guide]
     sizes = {**graph.sizes, **dict.fromkeys(tracked.home, 1)}
@@ -181,12 +181,19 @@ def _estimate(
 
 
 def _roles(
-    graph: FactorGraph, evaluated: Evaluated, averaged: frozenset[str], tracked: Tracked
+    graph: FactorGraph,
+    evaluated: Evaluated,
+    pairing: Pairing,
+    averaged: frozenset[str],
+    tracked: Tracked,
 ) -> tuple[list[Factor], list[Factor], list[Factor], list[Factor]]:
     """The factors of the model and of the guide, the weights among these, and the divergences."""
     of_model, of_guide, weights, divergence = [], [], [], []
-    for factor in map(tracked.mark, evaluated.factors):
-        place = graph.places[factor.name]
+    for each in evaluated.factors:
+        factor, place = tracked.mark(each), graph.places[each.name]
+        # What is expected under the guide is not summed out: masked elements cost nothing there.
+        off = evaluated.masked.get(each.name, False)
+        cost = tracked.mark(replace(each, array=jnp.where(off, 0, each.array)))
         if place.density.endswith(DIVERGENCE):
             if place.density.removesuffix(DIVERGENCE) in averaged:
                 divergence.append(factor)
@@ -196,9 +203,9 @@ def _roles(
             if place.site in graph.variables:
                 weights.append(replace(factor, scales=()))
             if place.site not in averaged:
-                of_guide.append(factor)
+                of_guide.append(cost)
         elif place.site not in averaged:
-            of_model.append(factor)
+            of_model.append(cost if place.site in pairing.summed else factor)
     return of_model, of_guide, weights, divergence
 
 

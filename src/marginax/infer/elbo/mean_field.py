@@ -15,15 +15,12 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import (
     Beta,
-    ExpandedDistribution,
-    Independent,
     Kumaraswamy,
-    MaskedDistribution,
     kl_divergence,
 )
 
 from marginax.graph.capture import Key, capture
-from marginax.graph.distribution_layers import is_masked, mask_of, unwrapped
+from marginax.graph.distribution_layers import is_masked, mask_of, unwrapped, without_masks
 from marginax.graph.factors import LogDensity
 from marginax.graph.sites import Site
 from marginax.language.errors import ModelError
@@ -71,7 +68,7 @@ def _minus_kl(here: Message, there: Message) -> Array | None:
         return None
     masked = is_masked(q) or is_masked(p)
     try:
-        kl = kl_divergence(_bare(q), _bare(p)) if masked else kl_divergence(q, p)
+        kl = kl_divergence(without_masks(q), without_masks(p)) if masked else kl_divergence(q, p)
     except NotImplementedError:  # there is no formula
         return None
     shape = jnp.shape(log_q.array)
@@ -90,17 +87,6 @@ def _are_same(scales: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
         return a is b or (isinstance(a, int | float) and isinstance(b, int | float) and a == b)
 
     return len(scales) == len(others) and all(map(same, scales, others))
-
-
-def _bare(fn: Any) -> Any:
-    """A distribution without its masks."""
-    if isinstance(fn, MaskedDistribution):
-        return _bare(fn.base_dist)
-    if isinstance(fn, ExpandedDistribution):
-        return _bare(fn.base_dist).expand(fn.batch_shape)
-    if isinstance(fn, Independent):
-        return _bare(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
-    return fn
 
 
 def check_mean_field(

@@ -12,10 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from marginax.graph.distribution_layers import mask_of
 from marginax.graph.factors import LogDensity, density_trace
 from marginax.graph.validate import numpyro_checks
 from marginax.infer.elbo.mean_field import divergences
@@ -82,8 +79,8 @@ def densities(run: Run, values: Mapping[str, Any], analytic: bool) -> dict[str, 
     for name, msg in guide_trace.items():
         if msg["type"] == "sample":
             found[name + IN_GUIDE] = replace(msg["density"], site=name)
-    for name, count in pairing.counts.items():
-        found[name + CHOSEN] = _log_chance(guide_trace[name], count)
+    for name in pairing.counts:
+        found[name + CHOSEN] = _log_chance(guide_trace[name])
     if analytic:
         names = [*pairing.reparameterised, *pairing.drawn]
         for name, density in divergences(guide_trace, model_trace, names).items():
@@ -91,8 +88,8 @@ def densities(run: Run, values: Mapping[str, Any], analytic: bool) -> dict[str, 
     return found
 
 
-def _log_chance(msg: Message, count: int) -> LogDensity:
-    """The log probability of a sequential site's value; equal for all where it is masked out."""
+def _log_chance(msg: Message) -> LogDensity:
+    """The log probability of a sequential site's value, also where a mask switches it off."""
     density = msg["density"]
-    array = jnp.where(mask_of(msg["fn"]), density.array, -np.log(count))
+    array = density.array if density.unmasked is None else density.unmasked
     return LogDensity(array, density.plates, is_discrete=True)

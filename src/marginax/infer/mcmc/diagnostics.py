@@ -12,7 +12,7 @@ anything, and the message says where each group is.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,10 @@ import numpy as np
 
 from marginax.infer.mcmc.draws import SAMPLES, Stored
 from marginax.infer.mcmc.kernels import NUTS, Kernel
+from marginax.infer.summary import LEAST_OF_R_HAT, disagreement_from
 
 Arrays = Mapping[str, np.ndarray]
 
-DISAGREE = 1.05
-"""R-hat from which on chains do not agree; of independent draws it is within 0.01 of one."""
 APART = 1.5
 """R-hat of two chains from which on they are in different places."""
 LOW_BFMI = 0.3
@@ -33,7 +32,7 @@ FEW = 100
 CUT_OFF = 0.01
 """Part of the trajectories that may be cut off at the greatest depth without a warning."""
 LEAST_DRAWS = 100
-"""Fewer draws of each chain than this are not judged: the statistics would say little."""
+"""Of fewer draws of each chain than this effective sizes and E-BFMI are not judged: they would say little."""
 MOST_SCALARS = 1000
 MOST_NUMBERS = 2**24
 """Of more scalars, or more draws of them than this, only some scalars are looked at, evenly spread."""
@@ -53,8 +52,17 @@ class Diagnostics:
         return [self.counts, *(f"warning: {warning}" for warning in self.warnings)]
 
 
+def nothing_of_labels() -> str:
+    """Where it is not known whether labels can be exchanged."""
+    return ""
+
+
 def diagnostics(
-    stored: Stored, latent: Sequence[str], divergences: int, kernel: Kernel
+    stored: Stored,
+    latent: Sequence[str],
+    divergences: int,
+    kernel: Kernel,
+    of_labels: Callable[[], str] = nothing_of_labels,
 ) -> Diagnostics:
     """Look at draws.
 
@@ -68,6 +76,9 @@ def diagnostics(
         Of all transitions after warm-up, also those that were thinned out.
     kernel : Kernel
         The sampler.
+    of_labels : callable, optional
+        A sentence on whether chains in different places may differ in the labels of components; asked for if there are
+        such.
     """
     fields = stored.fields()
     found = _counted(fields, divergences, kernel)
@@ -83,16 +94,22 @@ def diagnostics(
                 f"E-BFMI is below {LOW_BFMI} in chain {', '.join(low)}: the chain explores the tails slowly. "
                 "Reparameterise sites whose scale depends on another site, or draw for longer."
             )
-    if chains > 1 and draws >= LEAST_DRAWS:
-        found += _agreement(stored, latent, fields)
+    if chains > 1 and draws >= LEAST_OF_R_HAT:
+        found += _agreement(stored, latent, fields, of_labels)
     return Diagnostics(counts, tuple(found))
 
 
-def warn_after(stored: Stored, latent: Sequence[str], divergences: int, kernel: Kernel) -> None:
+def warn_after(
+    stored: Stored,
+    latent: Sequence[str],
+    divergences: int,
+    kernel: Kernel,
+    of_labels: Callable[[], str] = nothing_of_labels,
+) -> None:
     """Warn of what is amiss after a run: of one chain, what can be counted; of several, whether they agree."""
     fields = stored.fields()
     if fields["energy"].shape[0] > 1:
-        found = diagnostics(stored, latent, divergences, kernel).warnings
+        found = diagnostics(stored, latent, divergences, kernel, of_labels).warnings
     else:
         # ArviZ is not asked: to import it would take as long as a short run.
         found = _counted(fields, divergences, kernel)
@@ -120,18 +137,21 @@ def _counted(fields: Arrays, divergences: int, kernel: Kernel) -> list[str]:
     return found
 
 
-def _agreement(stored: Stored, latent: Sequence[str], fields: Arrays) -> list[str]:
+def _agreement(
+    stored: Stored, latent: Sequence[str], fields: Arrays, of_labels: Callable[[], str]
+) -> list[str]:
     labels, scalars = _scalars(stored, latent, chains=len(fields["energy"]))
     if not labels:
         return []
     r_hat, ess = _r_hat(scalars), _ess(scalars)
-    chains = scalars.shape[0]
+    chains, draws = scalars.shape[:2]
     found = []
     worst = int(np.nanargmax(r_hat)) if np.isfinite(r_hat).any() else 0
-    if r_hat[worst] > DISAGREE:
-        found.append(_disagreement(labels[worst], r_hat[worst], scalars[..., worst], fields))
+    if r_hat[worst] > disagreement_from(chains, draws, len(labels)):
+        of_worst = scalars[..., worst]
+        found.append(_disagreement(labels[worst], r_hat[worst], of_worst, fields, of_labels))
     few = int(np.nanargmin(ess)) if np.isfinite(ess).any() else 0
-    if ess[few] < FEW * chains and not found:
+    if draws >= LEAST_DRAWS and ess[few] < FEW * chains and not found:
         found.append(
             f"{labels[few]} has {ess[few]:.0f} effective draws of {scalars[..., 0].size}; {FEW * chains} are a good "
             "minimum for intervals. Draw for longer, warm up for longer, or try dense_mass=True."
@@ -139,8 +159,11 @@ def _agreement(stored: Stored, latent: Sequence[str], fields: Arrays) -> list[st
     return found
 
 
-def _disagreement(label: str, r_hat: float, draws: np.ndarray, fields: Arrays) -> str:
-    groups = groups_of_chains(draws)
+def _disagreement(
+    label: str, r_hat: float, draws: np.ndarray, fields: Arrays, of_labels: Callable[[], str]
+) -> str:
+    # Of a few draws two chains may seem apart by chance.
+    groups = groups_of_chains(draws) if draws.shape[1] >= LEAST_DRAWS else [[*range(len(draws))]]
     beginning = f"the chains do not agree: R-hat of {label} is {r_hat:.2f}"
     if len(groups) == 1 or len(groups) == len(draws) > 2:
         return f"{beginning}. Warm up and draw for longer; if that does not help, look at the chains one by one."
@@ -152,9 +175,8 @@ def _disagreement(label: str, r_hat: float, draws: np.ndarray, fields: Arrays) -
     )
     return (
         f"{beginning}, for they are in {len(groups)} different places (modes): {places}. Averages over all of "
-        "them mean nothing. If these are the same components with their labels exchanged, "
-        "mcmc.relabel(plate) gives them the same names; if not, the weight of each mode is unknown: begin all "
-        "chains at a good fit (init_to_value), or make the prior say which is meant."
+        f"them mean nothing. {of_labels()}Modes that differ have unknown weights: begin all chains at a good fit "
+        "(init_to_value), or make the prior say which is meant."
     )
 
 

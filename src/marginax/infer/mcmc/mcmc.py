@@ -203,7 +203,7 @@ class MCMC:
         self._result = _Result(model, args, kwargs, key, ran.sites, stored, divergences)
         if ran.standing.interrupted:
             print(f"MCMC: interrupted after {ran.store.count} of {kept} draws.", file=sys.stderr)
-        warn_after(stored, ran.sites, divergences, self.sampler)
+        warn_after(stored, ran.sites, divergences, self.sampler, self._on_labels)
         check_cuts(model, _flat(stored.some(CUTS_CHECKED)), args, kwargs)
 
     def warmup(
@@ -308,8 +308,19 @@ class MCMC:
         if result.divergences is None:
             print("independent draws from the exact posterior")
             return
-        found = diagnostics(result.stored, result.latent, result.divergences, self.sampler)
+        found = diagnostics(
+            result.stored, result.latent, result.divergences, self.sampler, self._on_labels
+        )
         print("\n".join(found.lines()))
+
+    def _on_labels(self) -> str:
+        from marginax.infer.label_switching import on_labels
+
+        result = self._done()
+        draws = result.stored.samples()
+        return on_labels(
+            result.model, {n: draws[n] for n in result.latent}, result.args, result.kwargs
+        )
 
     def relabel(self, plate: str, **options: Any) -> MCMC:
         """The same draws with the labels of exchangeable components made consistent.
