@@ -43,12 +43,12 @@ test: $(VENV)/.dev
 
 # Some tests of every area, most of all of what new versions of JAX break: which primitives there are, derivatives
 # of derivatives, what XLA does not finish.
-PART := tests/test_compiled.py tests/test_queries.py tests/test_time.py tests/test_from_numpyro.py \
-	tests/language/test_scan.py tests/elimination/test_semiring.py tests/graph/test_axis_flow.py \
-	tests/graph/test_dependence.py tests/blocks/test_in_blocks.py tests/infer/test_mcmc.py \
-	tests/infer/test_discrete.py tests/infer/test_autoguide_laplace.py tests/infer/test_line_search.py \
-	tests/infer/test_arviz_data.py tests/infer/test_checkpoints.py tests/mixture/test_fitting.py \
-	tests/mixture/test_sampling.py tests/report/test_report.py tests/serve/test_serving.py tests/test_cli.py
+PART := tests/test_compiled.py tests/test_from_numpyro.py tests/language/test_scan.py \
+	tests/elimination/test_semiring.py tests/graph/test_axis_flow.py tests/graph/test_dependence.py \
+	tests/blocks/test_in_blocks.py tests/infer/test_mcmc.py tests/infer/test_discrete.py \
+	tests/infer/test_predictive.py tests/infer/test_autoguide_laplace.py tests/infer/test_line_search.py \
+	tests/infer/test_arviz_data.py tests/mixture/test_fitting.py tests/report/test_report.py \
+	tests/serve/test_serving.py tests/test_cli.py
 
 test-part: $(VENV)/.dev
 	XLA_FLAGS="$(QUICK) $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PART)
