@@ -42,7 +42,7 @@ class NegativeBinomial2(_NegativeBinomial2):
     def __init__(
         self, mean: ArrayLike, concentration: ArrayLike, *, validate_args: bool | None = None
     ) -> None:
-        self.expected: Any = promote_shapes(mean, concentration)[0]
+        self.expected, _ = promote_shapes(mean, concentration)
         super().__init__(mean, concentration, validate_args=validate_args)
 
     @property

@@ -60,6 +60,6 @@ def known_outputs(fn: Callable[..., Any], *args: Any) -> Any:
 
 def _any(aval: Any) -> Any:
     """Some value of an input that nothing asked for depends on."""
-    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):
         return jnp.broadcast_to(jax.random.key(0), aval.shape)
     return jnp.zeros(aval.shape, aval.dtype)

@@ -29,7 +29,7 @@ from jax.core import Tracer
 from numpyro.distributions import constraints
 
 from marginax.graph.distribution_layers import distribution_name, unwrapped
-from marginax.graph.true_supports import AnyOf, support_of, zero
+from marginax.graph.true_supports import AnyOf, Zero, support_of
 from marginax.graph.validate import is_concrete
 from marginax.language.errors import ModelError
 from marginax.language.narrowing import check_narrowing
@@ -180,8 +180,6 @@ def _of_component(
         # A bound that is not known now may lie outside of the range.
         cut_below = low is None or first > low
         return Support(np.arange(first, last + 1), cut_below, high is None or last < high), ""
-    if isinstance(constraint, _MULTINOMIAL):
-        return _compositions(constraint, base.event_shape[0], kind)
     if base.has_enumerate_support and not isinstance(constraint, AnyOf):
         try:
             with jax.ensure_compile_time_eval():
@@ -189,6 +187,8 @@ def _of_component(
             return Support(values.reshape((len(values), *base.event_shape))), ""
         except (NotImplementedError, *NOT_KNOWN):
             pass  # it cannot say; its bounds may
+    if isinstance(constraint, _MULTINOMIAL):
+        return _compositions(constraint, base.event_shape[0], kind)
     if low is not None and high is not None:
         check_narrowing(f"site '{name}': its range of values", np.array([low, high]))
         return Support(np.arange(low, high + 1)), ""
@@ -213,7 +213,7 @@ def bounds(constraint: Any) -> tuple[int | None, int | None]:
         lows, highs = zip(*map(bounds, constraint.parts), strict=True)
         low = None if None in lows else min(lows)
         return low, None if None in highs else max(highs)
-    if not _is_integer(constraint) and constraint is not zero:
+    if not _is_integer(constraint) and not isinstance(constraint, Zero):
         return None, None
     found: list[int | None] = []
     for attribute, extreme in (("lower_bound", np.min), ("upper_bound", np.max)):
@@ -239,6 +239,7 @@ def _compositions(constraint: Any, size: int, kind: str) -> tuple[Support | None
         for bars in itertools.combinations(range(n + size - 1), size - 1):
             ends = np.array([-1, *bars, n + size - 1])
             values.append(np.diff(ends) - 1)
+    values.reverse()  # one draw then has its categories in their order
     return Support(np.array(values).reshape((-1, size))), ""
 
 
@@ -252,7 +253,7 @@ def _not_known(kind: str) -> str:
 
 def _is_integer(constraint: Any) -> bool:
     if isinstance(constraint, AnyOf):
-        return all(part is zero or _is_integer(part) for part in constraint.parts)
+        return all(isinstance(part, Zero) or _is_integer(part) for part in constraint.parts)
     return isinstance(
         constraint,
         type(constraints.integer_interval(0, 1)) | type(constraints.integer_greater_than(0)),
@@ -261,7 +262,7 @@ def _is_integer(constraint: Any) -> bool:
 
 def _is_bounded(constraint: Any) -> bool:
     if isinstance(constraint, AnyOf):
-        return all(part is zero or _is_bounded(part) for part in constraint.parts)
+        return all(isinstance(part, Zero) or _is_bounded(part) for part in constraint.parts)
     return isinstance(constraint, type(constraints.integer_interval(0, 1)))
 
 

@@ -33,7 +33,9 @@ _GREATER = type(constraints.greater_than(0.0))
 _LESS = type(constraints.less_than(0.0))
 
 
-class _Zero(constraints.Constraint):
+class Zero(constraints.Constraint):
+    """The number zero alone."""
+
     is_discrete = True
     lower_bound = upper_bound = 0
 
@@ -45,10 +47,6 @@ class _Zero(constraints.Constraint):
 
     def tree_flatten(self) -> Any:
         return (), ((), {})
-
-
-zero = _Zero()
-"""The number zero alone."""
 
 
 class AnyOf(constraints.Constraint):
@@ -128,7 +126,7 @@ def support_of(fn: Any) -> Any:
     if isinstance(fn, Independent):
         return constraints.independent(support_of(fn.base_dist), fn.reinterpreted_batch_ndims)
     if isinstance(fn, HurdleProbs | ZeroInflatedProbs):
-        return _any_of([support_of(fn.base_dist), zero])
+        return _any_of([support_of(fn.base_dist), Zero()])
     if isinstance(fn, MixtureSameFamily):
         return support_of(fn.component_distribution)
     if isinstance(fn, MixtureGeneral) and fn._support is None:
@@ -144,7 +142,7 @@ def _any_of(parts: Sequence[Any]) -> Any:
     """The union of some constraints; without those that another one holds already."""
     found: list[Any] = []
     for part in parts:
-        held = part is zero and any(_holds_zero(other) for other in found)
+        held = isinstance(part, Zero) and any(_holds_zero(other) for other in found)
         if not held and not any(part is other for other in found):
             found.append(part)
     return found[0] if len(found) == 1 else AnyOf(found)

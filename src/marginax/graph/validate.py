@@ -33,7 +33,7 @@ from marginax.graph.distribution_layers import (
     mask_of,
     unwrapped,
 )
-from marginax.graph.true_supports import AnyOf, support_of, zero
+from marginax.graph.true_supports import AnyOf, Zero, support_of
 from marginax.language.errors import ModelError
 from marginax.language.narrowing import check_narrowing
 from marginax.language.stack import Message
@@ -212,7 +212,7 @@ def describe(constraint: Any) -> str:
         constraint = constraint.base_constraint
     if isinstance(constraint, AnyOf):
         return " or ".join(map(describe, constraint.parts))
-    if constraint is zero:
+    if isinstance(constraint, Zero):
         return "zero"
     words = {
         "Real": "a finite real number",
