@@ -23,7 +23,9 @@ def double() -> Any:
 
 
 def density(fn: Distribution, value: Any, observed: bool = True) -> Any:
-    return log_prob({"fn": fn, "value": value, "intermediates": [], "is_observed": observed, "infer": {}})
+    return log_prob(
+        {"fn": fn, "value": value, "intermediates": [], "is_observed": observed, "infer": {}}
+    )
 
 
 GRID = np.array([0.0, 1e-300, 0.3, 1.0])

@@ -20,6 +20,7 @@ from jax import Array
 from jax.extend import core as jex_core
 
 from marginax.graph.blame import NEEDS_A_NUMBER, blame, unnamed
+from marginax.graph.bounds import NOTHING, Known, of_support, refuse_beyond
 from marginax.graph.complement import with_complements
 from marginax.graph.dependence import Dependence, dependences
 from marginax.graph.evaluate import Enumerated, evaluate, materialise, support_input
@@ -33,6 +34,9 @@ from marginax.language.scan import Series
 
 Key = tuple[str, Hashable]
 """What an output is, and its name: ("log_density", "obs"), ..."""
+
+CHECKED = ("log_density", "value")
+"""The outputs in which no index beyond a table may be used."""
 
 Program = Callable[[dict[str, Any]], dict[Key, Any]]
 
@@ -105,6 +109,8 @@ def capture(program: Program, latents: Mapping[str, Site], enumerated: Collectio
         if found is None:
             raise
         raise found from error
+    known = [_known(site) for site in latents.values()]
+    refuse_beyond(jaxpr, known, [str(n) if kind in CHECKED else None for kind, n in outputs])
     paths = [{name: tuple(range(len(site.shape)))} for name, site in latents.items()]
     found = dependences(jaxpr.jaxpr, paths)
     shapes = {name: tuple(aval.shape) for name, aval in zip(outputs, jaxpr.out_avals, strict=True)}
@@ -128,6 +134,14 @@ def capture(program: Program, latents: Mapping[str, Site], enumerated: Collectio
         dict(zip(outputs, scopes.outputs, strict=True)),
         scopes.recurrences,
     )
+
+
+def _known(site: Site) -> Known:
+    """What is known of a latent value: those that it may have."""
+    if site.support is None or np.dtype(site.dtype).kind not in "iub":
+        return NOTHING
+    support = np.asarray(site.support, site.dtype)
+    return of_support(support, len(site.shape) - site.event_dim, site.name)
 
 
 def _one_series(site: Site) -> Series:

@@ -21,14 +21,14 @@ LARGEST_FOLDED = 4096
 """Elements; more is left to the compiled program."""
 
 
-def is_known(array: Any) -> bool:
+def is_known(array: Any, largest: int = LARGEST_FOLDED) -> bool:
     """Whether an operand is a small array of whole numbers or truth values that is known now."""
     kind = getattr(getattr(array, "dtype", None), "kind", None)
     return (
         isinstance(array, np.ndarray | np.generic)
         and kind is not None
         and kind in "iub"
-        and array.size <= LARGEST_FOLDED
+        and array.size <= largest
     )
 
 
@@ -53,10 +53,13 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
 
 
 def fold_elementwise(
-    primitive: str, params: Mapping[str, Any], operands: Sequence[Any]
+    primitive: str,
+    params: Mapping[str, Any],
+    operands: Sequence[Any],
+    largest: int = LARGEST_FOLDED,
 ) -> np.ndarray | None:
     """The result of an elementwise primitive on known operands of one shape, or None."""
-    if not all(map(is_known, operands)):
+    if not all(is_known(operand, largest) for operand in operands):
         return None
     if primitive == "convert_element_type":
         dtype = np.dtype(params["new_dtype"])
@@ -67,7 +70,10 @@ def fold_elementwise(
 
 
 def fold_reshaping(
-    primitive: str, params: Mapping[str, Any], operand: Any, variables: int
+    primitive: str,
+    params: Mapping[str, Any],
+    operand: Any,
+    variables: int,
 ) -> np.ndarray | None:
     """The result of a primitive that only rearranges a known operand, or None.
 
