@@ -9,7 +9,8 @@ as it stands, whatever its value depends on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +20,9 @@ import numpy as np
 from jax.core import Tracer
 from numpyro.distributions import ImproperUniform
 
-from marginax.graph.blame import NEEDS_A_NUMBER, blame
+from marginax.graph.blame import blame, first_at_fault
 from marginax.graph.distribution_layers import distribution_name, is_masked, unwrapped
+from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
 from marginax.graph.supports import find_support
 from marginax.graph.validate import (
     check_observed,
@@ -89,7 +91,9 @@ class _Draft(handlers.seed):
             if msg["value"] is None and isinstance(unwrapped(msg["fn"]), ImproperUniform):
                 # It cannot be drawn from; its shape is all that is wanted here.
                 self.free.add(msg["name"])
-                msg["value"] = msg["fn"].support.feasible_like(jnp.zeros(msg["fn"].shape()))
+                value = msg["fn"].support.feasible_like(jnp.zeros(msg["fn"].shape()))
+                traced = jax.random.uniform(self.next_key(), ())  # so that it is no number
+                msg["value"] = jnp.where(traced < 2.0, value, 0.0)
             elif msg["value"] is None:
                 kind = self.point_masses if is_point_mass(msg["fn"]) else self.free
                 kind.add(msg["name"])
@@ -170,7 +174,7 @@ def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[
 
     with isolated(), numpyro_checks(False):  # they name no site; those of this package do
         try:
-            jax.eval_shape(run, jax.random.key(0))
+            with_data_known(lambda: jax.eval_shape(run, jax.random.key(0)))
         except NEEDS_A_NUMBER as error:
             found = _blamed(model, args, kwargs, error)
             if found is None:
@@ -183,13 +187,22 @@ def _blamed(
     model: Callable[..., Any], args: Any, kwargs: Any, error: Exception
 ) -> ModelError | None:
     """Run the model with numbers, to learn which of its latent values the error comes from."""
+    leaves, structure = jax.tree.flatten_with_path((args, kwargs))
+    traced = {
+        _argument_name(model, path): (i, np.ones(leaf.shape, leaf.dtype))
+        for i, (path, leaf) in enumerate(leaves)
+        if isinstance(leaf, Tracer)
+    }
 
-    def number(leaf: Any) -> Any:
-        return np.ones(leaf.shape, leaf.dtype) if isinstance(leaf, Tracer) else leaf
+    def arguments(values: Mapping[str, Any]) -> Any:
+        whole = [leaf for _, leaf in leaves]
+        for name, (i, example) in traced.items():
+            whole[i] = values.get(name, example)
+        return jax.tree.unflatten(structure, whole)
 
     try:
         with jax.ensure_compile_time_eval():
-            args, kwargs = jax.tree.map(number, (args, kwargs))
+            args, kwargs = arguments({})
             draft = _Draft(model, jax.random.key(0))
             trace = handlers.trace(draft).get_trace(*args, **kwargs)
     except (ArithmeticError, LookupError, TypeError, ValueError):
@@ -199,7 +212,35 @@ def _blamed(
         handlers.trace(handlers.substitute(model, data=values)).get_trace(*args, **kwargs)
 
     examples = {name: trace[name]["value"] for name in trace if name in draft.free}
-    return blame(run, examples, lambda name: trace[name]["fn"].has_enumerate_support, error)
+    found = blame(run, examples, lambda name: trace[name]["fn"].has_enumerate_support, error)
+    if found is not None:
+        return found
+
+    def run_on(values: dict[str, Any]) -> None:
+        args, kwargs = arguments(values)
+        handlers.trace(_Draft(model, jax.random.key(0))).get_trace(*args, **kwargs)
+
+    name = first_at_fault(run_on, {name: example for name, (_, example) in traced.items()})
+    if name is None:
+        return None
+    return ModelError(
+        f"the model uses its argument {name} where Python needs numbers (a size, an `if`, `int()`, a boolean index), "
+        "but they are not known while it is traced: they come in batches, or through a jax.jit of yours. Pass what "
+        "it needs as an argument of its own, a Python number: model(y, num_classes=4). (In a call without batches "
+        f"and outside of jax.jit data are known.) JAX says: {str(error).splitlines()[0]}"
+    )
+
+
+def _argument_name(model: Callable[..., Any], path: Any) -> str:
+    """An argument as the model calls it, from its path in (args, kwargs)."""
+    kind, which, *inside = path
+    name = getattr(which, "key", None)
+    if kind.idx == 0:
+        try:
+            name = list(inspect.signature(model).parameters)[which.idx]
+        except (TypeError, ValueError, IndexError):  # there are functions that do not tell
+            name = str(which.idx + 1)
+    return f"'{name}'{jax.tree_util.keystr(tuple(inside))}"
 
 
 def _record(msg: Message, is_free: bool, is_point: bool) -> Site:
