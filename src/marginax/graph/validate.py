@@ -6,7 +6,6 @@ then, with the site's name, instead of turning into a NaN later. Traced values p
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +24,7 @@ from marginax.graph.distribution_layers import (
     unwrapped,
 )
 from marginax.language.errors import ModelError
-from marginax.language.stack import Message
+from marginax.language.stack import Message, one_at_a_time
 
 ROUNDING = 1e-5  # of a probability that was computed in single precision
 SIMPLEX_TOLERANCE = 1e-3  # float32 weights of many components do not add up to one exactly
@@ -60,13 +59,10 @@ def satisfies(constraint: Any, value: Any) -> bool:
         return bool(np.all(constraint(value)))
 
 
-_switch = threading.RLock()  # NumPyro's is global; models may be traced in several threads
-
-
 @contextmanager
 def numpyro_checks(on: bool) -> Iterator[None]:
     """Switch on or off what NumPyro checks: parameters (without a site's name) and values."""
-    with _switch, validation_enabled(on):
+    with one_at_a_time, validation_enabled(on):  # NumPyro's switch is one for all threads
         yield
 
 
