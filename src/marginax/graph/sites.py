@@ -9,7 +9,6 @@ as it stands, whatever its value depends on.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from numpyro.distributions import ImproperUniform
 
+from marginax.graph.arguments import argument_name, as_array, is_list_of_numbers
 from marginax.graph.blame import blame, first_at_fault
 from marginax.graph.distribution_layers import distribution_name, is_masked, unwrapped
 from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
@@ -135,14 +135,15 @@ def _of_series(msg: Message, site: Site) -> Site:
 
 
 def as_jax_arrays(arguments: Any) -> Any:
-    """A model's arguments with NumPy's arrays as JAX's, which variables can index."""
+    """A model's arguments with arrays, columns and lists of numbers as JAX's arrays, which variables can index."""
 
-    def convert(leaf: Any) -> Any:
+    def convert(path: Any, leaf: Any) -> Any:
+        leaf = as_array(leaf, argument_name(path))
         is_numeric = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
         return jnp.asarray(leaf) if is_numeric else leaf
 
     with jax.ensure_compile_time_eval():  # numbers stay numbers, also while something is traced
-        return jax.tree.map(convert, arguments)
+        return jax.tree.map_with_path(convert, arguments, is_leaf=is_list_of_numbers)
 
 
 def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Site]:
@@ -189,7 +190,7 @@ def _blamed(
     """Run the model with numbers, to learn which of its latent values the error comes from."""
     leaves, structure = jax.tree.flatten_with_path((args, kwargs))
     traced = {
-        _argument_name(model, path): (i, np.ones(leaf.shape, leaf.dtype))
+        argument_name(path, model): (i, np.ones(leaf.shape, leaf.dtype))
         for i, (path, leaf) in enumerate(leaves)
         if isinstance(leaf, Tracer)
     }
@@ -229,18 +230,6 @@ def _blamed(
         "it needs as an argument of its own, a Python number: model(y, num_classes=4). (In a call without batches "
         f"and outside of jax.jit data are known.) JAX says: {str(error).splitlines()[0]}"
     )
-
-
-def _argument_name(model: Callable[..., Any], path: Any) -> str:
-    """An argument as the model calls it, from its path in (args, kwargs)."""
-    kind, which, *inside = path
-    name = getattr(which, "key", None)
-    if kind.idx == 0:
-        try:
-            name = list(inspect.signature(model).parameters)[which.idx]
-        except (TypeError, ValueError, IndexError):  # there are functions that do not tell
-            name = str(which.idx + 1)
-    return f"'{name}'{jax.tree_util.keystr(tuple(inside))}"
 
 
 def _record(msg: Message, is_free: bool, is_point: bool) -> Site:

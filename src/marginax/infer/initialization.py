@@ -19,6 +19,7 @@ from numpyro.distributions.transforms import biject_to
 
 from marginax.graph.distribution_layers import unwrapped
 from marginax.graph.known_data import with_data_known
+from marginax.graph.sites import as_jax_arrays
 from marginax.graph.validate import check_value
 from marginax.language import handlers
 from marginax.language.errors import ModelError
@@ -191,6 +192,7 @@ def initial_values(
     ModelError
         When a value is no number, does not have the site's shape, or lies outside its support.
     """
+    args, kwargs = as_jax_arrays((args, kwargs))
     chosen: list[str] = []
 
     def is_asked_for(site: Message) -> bool:
