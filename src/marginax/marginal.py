@@ -68,6 +68,15 @@ def marginalize(model: Callable[..., Any], *, memory_limit: int | None = None) -
         Its methods are pure functions of parameters and data: use `jax.jit`, `jax.grad`, `jax.vmap`
         on them.
 
+    Notes
+    -----
+    A model sees NumPy's arrays, columns of numbers (of pandas, polars, Arrow, whatever offers ``__array__``)
+    and lists of numbers among its arguments as JAX arrays, here as in all else that takes a model. Missing
+    values of a column are NaN; among whole numbers, booleans and in columns of dates there is none, so those
+    are refused. Tuples, plain numbers, text and data frames stay what they are. What a model computes from such
+    data may be a size or steer an ``if``: only latent values are abstract (and data in batches, or that
+    come through a `jax.jit`).
+
     Examples
     --------
     >>> import jax.numpy as jnp

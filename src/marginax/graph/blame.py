@@ -16,10 +16,8 @@ from typing import Any
 
 import jax
 
+from marginax.graph.known_data import NEEDS_A_NUMBER
 from marginax.language.errors import ModelError
-
-NEEDS_A_NUMBER = (TypeError, IndexError)
-"""What asking a traced value for its number raises; JAX's own errors for it are among them."""
 
 _ABOUT_A_NUMBER = (
     jax.errors.ConcretizationTypeError,
@@ -51,11 +49,15 @@ def blame(
     error : Exception
         What went wrong.
     """
-    if not _fails(run, examples):
-        for name in examples:
-            if _fails(run, examples, name):
-                return ModelError(_message(name, is_summed_out(name), error))
-    return None
+    name = first_at_fault(run, examples)
+    return None if name is None else ModelError(_message(name, is_summed_out(name), error))
+
+
+def first_at_fault(run: Callable[[dict[str, Any]], Any], examples: Mapping[str, Any]) -> str | None:
+    """The first value that alone, all others being numbers, makes a run fail when it is traced."""
+    if _fails(run, examples):
+        return None
+    return next((name for name in examples if _fails(run, examples, name)), None)
 
 
 def _fails(

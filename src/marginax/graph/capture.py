@@ -19,11 +19,12 @@ import numpy as np
 from jax import Array
 from jax.extend import core as jex_core
 
-from marginax.graph.blame import NEEDS_A_NUMBER, blame, unnamed
+from marginax.graph.blame import blame, unnamed
 from marginax.graph.bounds import NOTHING, Known, of_support, refuse_beyond
 from marginax.graph.complement import with_complements
 from marginax.graph.dependence import Dependence, dependences
 from marginax.graph.evaluate import Enumerated, evaluate, materialise, support_input
+from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
 from marginax.graph.recurrence import Mixed, Recurrence, Stepped, scopes_of
 from marginax.graph.sites import Site
 from marginax.graph.steps import SteppedValue, evaluate_scan
@@ -101,7 +102,7 @@ def capture(program: Program, latents: Mapping[str, Site], enumerated: Collectio
 
     abstract = [jax.ShapeDtypeStruct(site.shape, site.dtype) for site in latents.values()]
     try:
-        jaxpr = with_complements(jax.make_jaxpr(flat)(*abstract))
+        jaxpr = with_complements(with_data_known(lambda: jax.make_jaxpr(flat)(*abstract)))
     except NEEDS_A_NUMBER as error:
         examples = {name: _example(site) for name, site in latents.items()}
         found = blame(program, examples, lambda name: latents[name].support is not None, error)

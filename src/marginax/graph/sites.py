@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.tree_util import keystr
 from numpyro.distributions import ImproperUniform
 
-from marginax.graph.blame import NEEDS_A_NUMBER, blame, unnamed
+from marginax.graph.arguments import argument_name, as_array, is_list_of_numbers
+from marginax.graph.blame import blame, first_at_fault, unnamed
 from marginax.graph.distribution_layers import distribution_name, is_masked, unwrapped
+from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
 from marginax.graph.known_values import known_outputs
 from marginax.graph.supports import find_support, traced_bounds
 from marginax.graph.true_supports import support_of
@@ -104,7 +105,9 @@ class _Draft(handlers.seed):
             if msg["value"] is None and isinstance(unwrapped(msg["fn"]), ImproperUniform):
                 # It cannot be drawn from; its shape is all that is wanted here.
                 self.free.add(msg["name"])
-                msg["value"] = msg["fn"].support.feasible_like(jnp.zeros(msg["fn"].shape()))
+                value = msg["fn"].support.feasible_like(jnp.zeros(msg["fn"].shape()))
+                traced = jax.random.uniform(self.next_key(), ())  # so that it is no number
+                msg["value"] = jnp.where(traced < 2.0, value, 0.0)
             elif msg["value"] is None:
                 kind = self.point_masses if is_point_mass(msg["fn"]) else self.free
                 kind.add(msg["name"])
@@ -151,16 +154,17 @@ def _of_series(msg: Message, site: Site) -> Site:
 
 
 def as_jax_arrays(arguments: Any) -> Any:
-    """A model's arguments with NumPy's arrays as JAX's, which variables can index."""
+    """A model's arguments with arrays, columns and lists of numbers as JAX's arrays, which variables can index."""
 
     def convert(path: Any, leaf: Any) -> Any:
+        leaf = as_array(leaf, argument_name(path))
         if isinstance(leaf, np.ndarray | np.generic):
-            check_narrowing(f"the model's argument {keystr(path[1:])}", leaf)
+            check_narrowing(f"the model's argument {argument_name(path)}", leaf)
         is_numeric = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
         return jnp.asarray(leaf) if is_numeric else leaf
 
     with jax.ensure_compile_time_eval():  # numbers stay numbers, also while something is traced
-        return jax.tree.map_with_path(convert, arguments)
+        return jax.tree.map_with_path(convert, arguments, is_leaf=is_list_of_numbers)
 
 
 def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Site]:
@@ -194,10 +198,11 @@ def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[
 
     with isolated(), numpyro_checks(False):  # they name no site; those of this package do
         try:
-            if jax.eval_shape(run, jax.random.key(0)):
+            if with_data_known(lambda: jax.eval_shape(run, jax.random.key(0))):
                 # Bounds that are traced may follow from constants all the same.
-                numbers = known_outputs(run, jax.random.key(0))
-                jax.eval_shape(partial(run, numbers=numbers), jax.random.key(0))
+                numbers = with_data_known(lambda: known_outputs(run, jax.random.key(0)))
+                known = partial(run, numbers=numbers)
+                with_data_known(lambda: jax.eval_shape(known, jax.random.key(0)))
         except NEEDS_A_NUMBER as error:
             found = _blamed(model, args, kwargs, error) or unnamed(error)
             if found is None:
@@ -229,13 +234,22 @@ def _blamed(
     model: Callable[..., Any], args: Any, kwargs: Any, error: Exception
 ) -> ModelError | None:
     """Run the model with numbers, to learn which of its latent values the error comes from."""
+    leaves, structure = jax.tree.flatten_with_path((args, kwargs))
+    traced = {
+        argument_name(path, model): (i, np.ones(leaf.shape, leaf.dtype))
+        for i, (path, leaf) in enumerate(leaves)
+        if isinstance(leaf, Tracer)
+    }
 
-    def number(leaf: Any) -> Any:
-        return np.ones(leaf.shape, leaf.dtype) if isinstance(leaf, Tracer) else leaf
+    def arguments(values: Mapping[str, Any]) -> Any:
+        whole = [leaf for _, leaf in leaves]
+        for name, (i, example) in traced.items():
+            whole[i] = values.get(name, example)
+        return jax.tree.unflatten(structure, whole)
 
     try:
         with jax.ensure_compile_time_eval():
-            args, kwargs = jax.tree.map(number, (args, kwargs))
+            args, kwargs = arguments({})
             draft = _Draft(model, jax.random.key(0))
             trace = handlers.trace(draft).get_trace(*args, **kwargs)
     except (ArithmeticError, LookupError, TypeError, ValueError):
@@ -245,7 +259,23 @@ def _blamed(
         handlers.trace(handlers.substitute(model, data=values)).get_trace(*args, **kwargs)
 
     examples = {name: trace[name]["value"] for name in trace if name in draft.free}
-    return blame(run, examples, lambda name: trace[name]["fn"].has_enumerate_support, error)
+    found = blame(run, examples, lambda name: trace[name]["fn"].has_enumerate_support, error)
+    if found is not None:
+        return found
+
+    def run_on(values: dict[str, Any]) -> None:
+        args, kwargs = arguments(values)
+        handlers.trace(_Draft(model, jax.random.key(0))).get_trace(*args, **kwargs)
+
+    name = first_at_fault(run_on, {name: example for name, (_, example) in traced.items()})
+    if name is None:
+        return None
+    return ModelError(
+        f"the model uses its argument {name} where Python needs numbers (a size, an `if`, `int()`, a boolean index), "
+        "but they are not known while it is traced: they come in batches, or through a jax.jit of yours. Pass what "
+        "it needs as an argument of its own, a Python number: model(y, num_classes=4). (In a call without batches "
+        f"and outside of jax.jit data are known.) JAX says: {str(error).splitlines()[0]}"
+    )
 
 
 def _record(msg: Message, is_free: bool, is_point: bool, numbers: Sequence[Any] | None) -> Site:

@@ -31,7 +31,7 @@ from numpyro.distributions import constraints
 from marginax.graph.distribution_layers import distribution_name, unwrapped
 from marginax.graph.true_supports import AnyOf, Zero, support_of
 from marginax.graph.validate import is_concrete
-from marginax.language.errors import ModelError
+from marginax.language.errors import ModelError, NotKnownError
 from marginax.language.narrowing import check_narrowing
 from marginax.language.stack import Message
 
@@ -153,7 +153,7 @@ def _stated_range(name: str, stated: Any) -> tuple[int, int] | None:
     try:
         low, high = (operator.index(bound) for bound in stated)
     except (TypeError, ValueError):
-        raise ModelError(advice) from None
+        raise (ModelError if is_concrete(stated) else NotKnownError)(advice) from None
     if low > high:
         raise ModelError(advice)
     return low, high

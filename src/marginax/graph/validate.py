@@ -7,7 +7,6 @@ traced parameters `parameters` makes checks that run with the model.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,7 +35,7 @@ from marginax.graph.distribution_layers import (
 from marginax.graph.true_supports import AnyOf, Zero, support_of
 from marginax.language.errors import ModelError
 from marginax.language.narrowing import check_narrowing
-from marginax.language.stack import Message
+from marginax.language.stack import Message, one_at_a_time
 
 
 def is_concrete(value: Any) -> bool:
@@ -68,13 +67,10 @@ def satisfies(constraint: Any, value: Any) -> bool:
         return bool(np.all(constraint(value)))
 
 
-_switch = threading.RLock()  # NumPyro's is global; models may be traced in several threads
-
-
 @contextmanager
 def numpyro_checks(on: bool) -> Iterator[None]:
     """Switch on or off what NumPyro checks: parameters (without a site's name) and values."""
-    with _switch, validation_enabled(on):
+    with one_at_a_time, validation_enabled(on):  # NumPyro's switch is one for all threads
         yield
 
 

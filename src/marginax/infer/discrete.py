@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from marginax.compiled import hoisted_jit
+from marginax.graph.known_data import with_data_known
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites
 from marginax.graph.validate import is_concrete, numpyro_checks
 from marginax.language import handlers
@@ -84,8 +85,8 @@ def infer_discrete(
                 )
         args, kwargs = as_jax_arrays((args, kwargs))
         values, unchanged = _values(model, temperature, key, args, kwargs)
-        with handlers.substitute(data=values), unchanged, numpyro_checks(False):
-            return model(*args, **kwargs)
+        with handlers.substitute(data=values), numpyro_checks(False):
+            return unchanged(model)(*args, **kwargs)
 
     return inferred
 
@@ -159,7 +160,8 @@ def _draw_from_prior(
 ) -> dict[str, Any]:
     def run(key: Any) -> dict[str, Any]:
         with isolated():
-            trace = handlers.trace(handlers.seed(model, rng_seed=key)).get_trace(*args, **kwargs)
+            seeded = handlers.seed(model, rng_seed=key)
+            trace = with_data_known(lambda: handlers.trace(seeded).get_trace(*args, **kwargs))
         return {name: trace[name]["value"] for name in names}
 
     return hoisted_jit(run, key)(key)

@@ -18,6 +18,8 @@ from numpyro.distributions import ImproperUniform
 from numpyro.distributions.transforms import biject_to
 
 from marginax.graph.distribution_layers import unwrapped
+from marginax.graph.known_data import with_data_known
+from marginax.graph.sites import as_jax_arrays
 from marginax.graph.validate import check_value
 from marginax.language import handlers
 from marginax.language.errors import ModelError
@@ -190,6 +192,7 @@ def initial_values(
     ModelError
         When a value is no number, does not have the site's shape, or lies outside its support.
     """
+    args, kwargs = as_jax_arrays((args, kwargs))
     chosen: list[str] = []
 
     def is_asked_for(site: Message) -> bool:
@@ -223,7 +226,7 @@ def initial_values(
         seeded = _WholePlates(seeded)
     with isolated():
         placed = handlers.substitute(seeded, substitute_fn=choose)
-        trace = handlers.trace(placed).get_trace(*args, **kwargs)
+        trace = with_data_known(lambda: handlers.trace(placed).get_trace(*args, **kwargs))
     return {name: trace[name]["value"] for name in dict.fromkeys(chosen)}
 
 
@@ -240,11 +243,14 @@ def _has_local_sites(
         if not is_asked_for(site):
             return None
         found.extend(f.size != f.full_size for f in site["cond_indep_stack"])
-        return jnp.zeros(site_shape(site))  # the run is abstract: only its shape counts
+        return jnp.full(site_shape(site), traced[-1])  # only its shape counts
 
-    def run() -> None:
+    traced: list[Any] = []
+
+    def run(number: Any) -> None:
+        traced.append(number)
         handlers.substitute(model, substitute_fn=look)(*args, **kwargs)
 
     with isolated():
-        jax.eval_shape(run)
+        with_data_known(lambda: jax.eval_shape(run, 0.0))
     return any(found)

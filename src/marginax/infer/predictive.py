@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from marginax.compiled import hoisted_jit
+from marginax.graph.known_data import with_data_known
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites
 from marginax.graph.validate import check_value
 from marginax.infer.discrete import infer_discrete
@@ -185,13 +186,16 @@ class Predictive:
     def _one(
         self, names: list[str], args: Any, kwargs: Any, key: Any, draw: dict[str, Array]
     ) -> dict[str, Array]:
+        def recorded(fn: Callable[..., Any]) -> handlers.Trace:
+            return with_data_known(lambda: handlers.trace(fn).get_trace(*args, **kwargs))
+
         guide_key, model_key, discrete_key = jax.random.split(key, 3)
         model = handlers.substitute(self.model, data=self.params | draw)
         if self.guide is not None:
             guide = handlers.seed(handlers.substitute(self.guide, data=self.params), guide_key)
-            trace = handlers.trace(guide).get_trace(*args, **kwargs)
+            trace = recorded(guide)
             model = handlers.replay(model, trace=trace)
         if self.infer_discrete:
             model = infer_discrete(model, temperature=1, rng_key=discrete_key)
-        trace = handlers.trace(handlers.seed(model, model_key)).get_trace(*args, **kwargs)
+        trace = recorded(handlers.seed(model, model_key))
         return {name: trace[name]["value"] for name in names}

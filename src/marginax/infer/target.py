@@ -18,6 +18,7 @@ from numpyro.distributions.transforms import biject_to
 
 from marginax.compiled import hoisted_jit
 from marginax.graph.factors import LogDensity, density_trace
+from marginax.graph.known_data import with_data_known
 from marginax.graph.parameters import Parameter
 from marginax.graph.sites import Site, collect_sites
 from marginax.graph.validate import numpyro_checks
@@ -169,14 +170,17 @@ def _unconstrained_shapes(
         own = biject_to(site["fn"].support).inverse_shape(site_shape(site))
         shapes[site["name"]] = (*lengths, *own)
         # Only its shape counts; an improper site could not be drawn.
-        return jnp.zeros(site_shape(site))
+        return jnp.full(site_shape(site), traced[-1])
 
-    def run(key: Any) -> None:
+    traced: list[Array] = []
+
+    def run(key: Any, number: Array) -> None:
+        traced.append(number)
         seeded = handlers.seed(model, rng_seed=key)
         handlers.substitute(seeded, substitute_fn=record)(*args, **kwargs)
 
     with isolated():
-        jax.eval_shape(run, jax.random.key(0))
+        with_data_known(lambda: jax.eval_shape(run, jax.random.key(0), 0.0))
     return shapes
 
 
@@ -195,7 +199,7 @@ def initial_position(
 
     placed = handlers.substitute(handlers.seed(model, rng_seed=key), substitute_fn=unconstrain)
     with isolated():
-        trace = handlers.trace(placed).get_trace(*args, **kwargs)
+        trace = with_data_known(lambda: handlers.trace(placed).get_trace(*args, **kwargs))
     return {name: trace[name + FREE]["value"] for name in values}
 
 

@@ -9,3 +9,7 @@ class ModelError(ValueError):
     The message names the site, says the cause and says what to write instead.
     It is a `ValueError`, so code that catches those keeps working.
     """
+
+
+class NotKnownError(ModelError):
+    """A number is needed, a plate's size say, where there is a traced value."""

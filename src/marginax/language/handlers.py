@@ -137,7 +137,7 @@ class seed(Messenger):
         # starts from the same key, and no traced key stays behind in this object.
         args, kwargs = read_lazily((args, kwargs))
         with copy.copy(self):
-            return self.fn(*args, **kwargs)
+            return self.run(args, kwargs)
 
 
 def as_key(rng_seed: Any) -> Any:

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 
-from marginax.language.errors import ModelError
+from marginax.language.errors import ModelError, NotKnownError
 from marginax.language.stack import Message, Messenger, apply_stack
 
 
@@ -254,7 +255,7 @@ def _positive_int(name: str, what: str, value: Any) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise ModelError(
+        raise (NotKnownError if isinstance(value, Tracer) else ModelError)(
             f"plate '{name}': its {what} must be a whole number known when the model is traced, "
             f"not {value!r}."
         ) from None

@@ -27,7 +27,7 @@ from jax.extend import core as jex_core
 from numpyro.distributions.batch_util import promote_batch_shape
 
 from marginax.language import handlers
-from marginax.language.errors import ModelError
+from marginax.language.errors import ModelError, NotKnownError
 from marginax.language.narrowing import check_narrowing
 from marginax.language.stack import Message, Messenger, active_handlers, isolated
 
@@ -211,7 +211,7 @@ def scan(
         try:
             return jax.eval_shape(lambda c, now: step(c, now, None), carry, _first(now))[0]
         except NEEDS_A_NUMBER as error:
-            raise ModelError(
+            raise NotKnownError(
                 "scan: its body uses a value where Python needs one number (an `if`, `int()`, a loop bound, a "
                 "shape, the index of a list or of a NumPy array), but it is traced once for all steps. Write "
                 "jnp.where(condition, a, b) for an `if`, jnp.asarray(table)[z] for a choice among values. "

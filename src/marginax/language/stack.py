@@ -55,6 +55,32 @@ class _Stack(threading.local):
 _stack = _Stack()
 
 
+one_at_a_time = threading.RLock()
+"""Held while a model runs that a wrapped function states: NumPyro's stack and switches are one for all threads."""
+
+
+class Companion:
+    """Another library's way to state sites, served while a model runs here."""
+
+    def run(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Call a model's function so that its statements of either kind arrive on this stack."""
+        return fn(*args, **kwargs)
+
+    def check_entering(self, handler: Messenger) -> None:
+        """Refuse a handler that is entered where the other library's would have to see it."""
+
+    def check_nobody_else_listens(self) -> None:
+        """Refuse a statement under handlers of the other library alone, which do not see it."""
+
+
+_companions = [Companion()]
+
+
+def accompanied_by(companion: Companion) -> None:
+    """Serve another library's statements from now on; `numpyro_models` asks for it when it is imported."""
+    _companions[:] = [companion]
+
+
 def read_lazily(arguments: Any) -> Any:
     """A model's arguments, in which what stands for an array elsewhere (on disk) is one, to be read when needed."""
     return jax.tree.map(
@@ -95,6 +121,7 @@ class Messenger:
             functools.update_wrapper(self, fn, updated=())
 
     def __enter__(self) -> Any:
+        _companions[0].check_entering(self)
         _stack.handlers.append(self)
         return self
 
@@ -123,7 +150,14 @@ class Messenger:
             return self._wrap(args[0])
         args, kwargs = read_lazily((args, kwargs))
         with self:
-            return self.fn(*args, **kwargs)
+            return self.run(args, kwargs)
+
+    def run(self, args: Any, kwargs: Any) -> Any:
+        """Call the wrapped function, which is the model itself where it is no handler."""
+        fn: Any = self.fn
+        if isinstance(fn, Messenger):
+            return fn(*args, **kwargs)
+        return _companions[0].run(fn, args, kwargs)
 
     def _wrap(self, fn: Callable[..., Any]) -> Self:
         self.fn = fn
@@ -154,6 +188,8 @@ def active_handlers() -> tuple[Messenger, ...]:
 
 def is_active() -> bool:
     """Whether any handler is listening."""
+    if not _stack.handlers:
+        _companions[0].check_nobody_else_listens()
     return bool(_stack.handlers)
 
 

@@ -28,7 +28,6 @@ them; `_Watch` refuses the others.
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -48,13 +47,18 @@ from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame, plate
 from marginax.language.primitives import deterministic, param, prng_key, sample, subsample
-from marginax.language.stack import Message, Messenger, active_handlers
+from marginax.language.stack import (
+    Companion,
+    Message,
+    Messenger,
+    accompanied_by,
+    active_handlers,
+    one_at_a_time,
+)
 from marginax.numpyro_models.steps import OfOneStep, control_flow
 
 _TRANSLATED = "from_numpyro"
 """The key of a message that says that it stands for one of NumPyro's."""
-
-_one_at_a_time = threading.RLock()  # NumPyro's stack is one for all threads
 
 
 def from_numpyro(model: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,29 +108,112 @@ def from_numpyro(model: Callable[..., Any]) -> Callable[..., Any]:
     """
     if not callable(model):
         raise TypeError(f"from_numpyro: the model must be a function, not {_kind(model)}.")
-    if isinstance(model, numpyro.infer.autoguide.AutoGuide):
-        raise TypeError(
-            "from_numpyro: an automatic guide of NumPyro knows NumPyro's model; write "
-            f"marginax.infer.autoguide.{_kind(model)}(from_numpyro(model))."
-        )
+    _check_is_no_guide_of_numpyro(model)
 
     @functools.wraps(model, updated=())
     def translated(*args: Any, **kwargs: Any) -> Any:
-        with _one_at_a_time:
-            if _is_part_of_a_translated_model():
-                return model(*args, **kwargs)
-            _check_nothing_is_around()
-            bridge = _Bridge()
-            with bridge, bridge.watch:
-                return model(*args, **kwargs)
+        return _run(model, args, kwargs)
 
     return translated
 
 
-def _is_part_of_a_translated_model() -> bool:
-    """Whether a bridge serves the run that is going on, so that statements arrive there."""
+def _check_is_no_guide_of_numpyro(model: Any) -> None:
+    if isinstance(model, numpyro.infer.autoguide.AutoGuide):
+        raise TypeError(
+            "an automatic guide of NumPyro knows NumPyro's model; write "
+            f"marginax.infer.autoguide.{_kind(model)}(model)."
+        )
+
+
+def _run(model: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Run a model with a bridge for what it states in NumPyro's words."""
+    with one_at_a_time:
+        if _serving() is not None:
+            return model(*args, **kwargs)
+        _check_nothing_is_around()
+        bridge = _Bridge()
+        with bridge, bridge.watch:
+            return model(*args, **kwargs)
+
+
+def _serving() -> _Bridge | None:
+    """The bridge that serves the run that is going on, where there is one."""
     bridges = [handler for handler in _PYRO_STACK if isinstance(handler, _Bridge)]
-    return bool(bridges) and bridges[-1].watch in active_handlers()
+    return bridges[-1] if bridges and bridges[-1].watch in active_handlers() else None
+
+
+class _NumPyro(Companion):
+    """Puts a bridge under every model that runs under handlers of this library."""
+
+    def run(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """See `Companion.run`."""
+        _check_is_no_guide_of_numpyro(fn)
+        return _run(fn, args, kwargs)
+
+    def check_entering(self, handler: Messenger) -> None:
+        """A statement of NumPyro's passes its own handlers first, whichever was entered first."""
+        bridge = _serving() if _PYRO_STACK else None
+        if bridge is None or bridge.is_translating or bridge.enters_a_series():
+            return
+        inside = bridge.inside()
+        plates_alone = all(isinstance(other, numpyro.plate) for other in inside)
+        if inside and not (
+            (isinstance(handler, plate | handlers.mask) and _are(inside, _IN_ANY_ORDER))
+            or (isinstance(handler, _WITHIN_PLATES) and plates_alone)
+        ):
+            ours = _kind(handler)
+            raise ModelError(
+                f"marginax's {ours} is entered inside numpyro's {_kind(inside[-1])}, which does not see what it "
+                f"does. {_advice(inside[-1])}"
+            )
+
+    def check_nobody_else_listens(self) -> None:
+        """See `Companion.check_nobody_else_listens`."""
+        if _PYRO_STACK and not isinstance(_PYRO_STACK[-1], _Bridge):
+            handler = _PYRO_STACK[-1]
+            raise ModelError(
+                f"a statement of marginax stands inside numpyro's {_kind(handler)}, which does not see it. "
+                f"{_advice(handler)} NumPyro's own inference takes models that are written in NumPyro."
+            )
+
+
+_IN_ANY_ORDER = (
+    numpyro.plate,
+    theirs.condition,
+    theirs.infer_config,
+    theirs.mask,
+    theirs.scale,
+    theirs.seed,
+    theirs.substitute,
+    theirs.uncondition,
+)
+"""Handlers of NumPyro's that come to the same inside a plate or a mask of this library as around it."""
+
+_WITHIN_PLATES = (
+    handlers.condition,
+    handlers.infer_config,
+    handlers.replay,
+    handlers.scale,
+    handlers.seed,
+    handlers.substitute,
+    handlers.trace,
+    handlers.uncondition,
+)
+"""Handlers of this library that come to the same inside a plate of NumPyro's as around it."""
+
+
+def _are(things: list[Any], kinds: tuple[type, ...]) -> bool:
+    return all(isinstance(thing, kinds) for thing in things)
+
+
+def _advice(handler: Any) -> str:
+    """What to write instead of one of NumPyro's handlers around statements of this library."""
+    kind = _kind(handler)
+    if isinstance(handler, numpyro.plate):
+        return "Write mx.plate instead, or all that stands inside it with numpyro."
+    if hasattr(handlers, kind):
+        return f"Write mx.handlers.{kind} instead, or all that stands inside it with numpyro."
+    return "Write all that stands inside it with numpyro, or leave it out."
 
 
 def _check_nothing_is_around() -> None:
@@ -147,11 +234,18 @@ class _Bridge(TheirMessenger):
         self.watch = _Watch(self)
         self.scans = 0
         """How many scans the statement being translated stands in."""
+        self.is_translating = False
+        """Whether a statement is being translated that has nothing of the model inside."""
 
     def inside(self) -> list[Any]:
         """NumPyro's handlers that the model has entered, outermost first."""
         inner = _PYRO_STACK[_PYRO_STACK.index(self) + 1 :]
         return [handler for handler in inner if not isinstance(handler, OfOneStep)]
+
+    def enters_a_series(self) -> bool:
+        """Whether a scan is being translated whose body has not begun."""
+        steps = [h for h in _PYRO_STACK[_PYRO_STACK.index(self) :] if isinstance(h, OfOneStep)]
+        return len(steps) < self.scans
 
     def process_message(self, msg: Message) -> None:
         msg["stop"] = True
@@ -170,8 +264,12 @@ class _Bridge(TheirMessenger):
                 f"site '{msg.get('name')}': from_numpyro has no translation of a '{msg['type']}' statement; pass "
                 "what it holds to the model as an argument, or state it as a param."
             )
-        with _AsStated(msg, inside) as here:
-            msg["value"] = _STATEMENTS[msg["type"]](msg)
+        self.is_translating = True
+        try:
+            with _AsStated(msg, inside) as here:
+                msg["value"] = _STATEMENTS[msg["type"]](msg)
+        finally:
+            self.is_translating = False
         if (
             msg["type"] == "plate"
         ):  # it must be given a dimension that no plate around the model has
@@ -194,7 +292,7 @@ class _Watch(Messenger):
         if unseen and inside:
             raise ModelError(
                 f"{msg['type']} '{msg.get('name')}': it is stated with marginax (or in a marginax scan) inside "
-                f"numpyro's {_kind(inside[-1])}, which does not see it. Write both with marginax, or both with numpyro."
+                f"numpyro's {_kind(inside[-1])}, which does not see it. {_advice(inside[-1])}"
             )
 
 
@@ -311,3 +409,6 @@ def _check_nothing_is_hidden(inside: list[Any]) -> None:
 
 def _kind(thing: Any) -> str:
     return type(thing).__name__
+
+
+accompanied_by(_NumPyro())

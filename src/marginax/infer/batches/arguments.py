@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from marginax.graph.arguments import as_array
 from marginax.language.narrowing import check_narrowing
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -103,6 +104,7 @@ def _column(table: Any, name: str) -> np.ndarray:
 
 def _checked(what: str, value: Any) -> Any:
     """An array of numbers, or a plain value that every program made for such batches may take for granted."""
+    value = as_array(value, what)
     if value is None or isinstance(value, bool | int | str | jax.Array):
         return value
     if isinstance(value, Mapping):

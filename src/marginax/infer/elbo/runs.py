@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from marginax.graph.factors import LogDensity, density_trace
+from marginax.graph.known_data import with_data_known
 from marginax.graph.validate import numpyro_checks
 from marginax.infer.elbo.mean_field import divergences
 from marginax.infer.elbo.pairing import Pairing
@@ -43,19 +44,24 @@ class Run:
         self, in_guide: Mapping[str, Any], in_model: Mapping[str, Any]
     ) -> tuple[handlers.Trace, handlers.Trace]:
         """The guide, and the model replayed on it, with log densities."""
-        with isolated(), numpyro_checks(False):  # the pairing has checked
+
+        def run() -> tuple[handlers.Trace, handlers.Trace]:
             guide_run = density_trace(self.guide_with(in_guide))
             guide_trace = guide_run.get_trace(*self.args, **self.kwargs)
             model = handlers.substitute(self.model, data=in_model)
             model_run = density_trace(handlers.replay(model, trace=guide_trace))
             return guide_trace, model_run.get_trace(*self.args, **self.kwargs)
 
+        with isolated(), numpyro_checks(False):  # the pairing has checked
+            return with_data_known(run)
+
     def draw(self) -> dict[str, Any]:
         """Values of the drawn sites."""
         if not self.pairing.drawn:
             return {}
         with isolated(), numpyro_checks(False):
-            trace = handlers.trace(self.guide_with({})).get_trace(*self.args, **self.kwargs)
+            drawing = handlers.trace(self.guide_with({}))
+            trace = with_data_known(lambda: drawing.get_trace(*self.args, **self.kwargs))
         return {name: jax.lax.stop_gradient(trace[name]["value"]) for name in self.pairing.drawn}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from marginax.graph.known_data import with_data_known
 from marginax.graph.sites import Site, collect_sites
 from marginax.graph.validate import numpyro_checks
 from marginax.language import handlers
@@ -16,7 +17,7 @@ from marginax.language.stack import Message, isolated
 def record(fn: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Message]:
     """The trace of a run under no other handlers, unchecked."""
     with isolated(), numpyro_checks(False):
-        return handlers.trace(fn).get_trace(*args, **kwargs)
+        return with_data_known(lambda: handlers.trace(fn).get_trace(*args, **kwargs))
 
 
 def seeded(fn: Callable[..., Any], params: Mapping[str, Any], key: Any) -> Callable[..., Any]:
