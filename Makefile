@@ -47,7 +47,7 @@ PART := tests/test_compiled.py tests/test_from_numpyro.py tests/language/test_sc
 	tests/elimination/test_semiring.py tests/graph/test_axis_flow.py tests/graph/test_dependence.py \
 	tests/blocks/test_in_blocks.py tests/infer/test_mcmc.py tests/infer/test_discrete.py \
 	tests/infer/test_predictive.py tests/infer/test_autoguide_laplace.py tests/infer/test_line_search.py \
-	tests/infer/test_arviz_data.py tests/mixture/test_fitting.py tests/report/test_report.py \
+	tests/infer/test_arviz_data.py tests/mixture/test_members.py tests/mixture/test_options.py tests/report/test_report.py \
 	tests/serve/test_serving.py tests/test_cli.py
 
 test-part: $(VENV)/.dev
