@@ -127,8 +127,8 @@ def negative_binomial(n: float, p: float, k: float) -> float:
     return ways + n * log(1 - p) + (k * log(p) if k else 0.0)
 
 
-def logaddexp(*terms: Any) -> float:
-    return float(special.logsumexp(terms))
+def logaddexp(*terms: Any) -> Any:
+    return special.logsumexp(terms)
 
 
 def hurdle(gate: float, base: Any, at_zero: Any, x: float) -> Any:

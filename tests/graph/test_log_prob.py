@@ -131,3 +131,90 @@ def test_a_certain_value_is_not_overruled_by_a_strong_observation() -> None:
     np.testing.assert_allclose(m.log_density({}, 1.0), stats.norm.logpdf(0.0, 30.0))
     np.testing.assert_array_equal(m.posterior({}, 1.0)["z"], [0.0, 1.0])
     assert m.mode({}, 1.0)["z"] == 1
+
+
+def test_a_value_outside_of_one_component_takes_nothing_from_the_others() -> None:
+    x = np.array([-1.0, 0.5, 3.0])
+
+    def total(k: Any, value: Any) -> Any:
+        parts = [dist.Normal(0.0, 2.0), dist.Gamma(k, 2.0)]
+        half = dist.Categorical(np.array([0.5, 0.5]))
+        fn = dist.MixtureGeneral(half, parts, support=dist.constraints.real)
+        return density(fn.expand([3]).to_event(1), value)
+
+    def right(k: float) -> Any:
+        both = 0.5 * stats.norm.pdf(x, 0, 2) + 0.5 * stats.gamma.pdf(x, k, scale=0.5)
+        return np.log(both).sum()
+
+    for value in (x, jnp.asarray(x)):
+        found, slope = jax.jit(jax.value_and_grad(lambda k, v=value: total(k, v)))(0.9)
+        np.testing.assert_allclose(found, right(0.9))
+        np.testing.assert_allclose(slope, (right(0.9 + 1e-6) - right(0.9 - 1e-6)) / 2e-6, rtol=1e-6)
+
+
+def test_known_values_are_not_asked_for_again_inside_of_a_mixture() -> None:
+    fn = dist.MixtureSameFamily(dist.Categorical(np.ones(2) / 2), dist.Gamma(np.ones(2), 1.0))
+    x = np.array([0.5, 2.0])
+    known = str(jax.make_jaxpr(lambda: density(fn, x))())
+    traced = str(jax.make_jaxpr(lambda x: density(fn, x))(x))
+    assert known.count(" gt ") + 2 == traced.count(" gt ")  # the mixture's support and its parts'
+
+
+@pytest.mark.parametrize(
+    "base", [dist.Gamma(2.0, 1.0), dist.Weibull(1.0, 2.0), dist.Beta(2.0, 1.0)]
+)
+def test_a_zero_beside_a_continuous_distribution_may_be_observed(base: Any) -> None:
+    y = np.array([0.0, 0.4, 0.0])
+
+    def model(fn: Any, y: Any) -> None:
+        with mx.plate("rows", len(y)):
+            mx.sample("y", fn, obs=y)
+
+    right = 2 * np.log(0.3) + np.log(0.7) + base.log_prob(0.4)
+    for fn in (
+        dist.HurdleDistribution(base, gate=0.3),
+        dist.ZeroInflatedDistribution(base, gate=0.3),
+    ):
+        np.testing.assert_allclose(mx.marginalize(model).log_density({}, fn, y), right)
+        with pytest.raises(mx.ModelError, match="or zero|between 0 and 1"):
+            mx.marginalize(model).log_density({}, fn, np.array([-1.0]))
+
+
+def test_a_mixture_of_intervals_holds_the_values_of_each() -> None:
+    parts = [dist.Uniform(0.0, 1.0), dist.Uniform(2.0, 4.0)]
+    fn = dist.MixtureGeneral(dist.Categorical(np.array([0.5, 0.5])), parts)
+    x = np.array([0.5, 1.5, 3.0])
+    np.testing.assert_allclose(density(fn, x), [np.log(0.5), -np.inf, np.log(0.25)])
+
+
+def test_probabilities_add_up_as_exactly_as_their_precision_allows() -> None:
+    with jax.enable_x64(False):
+        w = jax.nn.softmax(jnp.linspace(-3.0, 3.0, 5000))
+        w = w * (1 + 1e-5)  # what rounding may do
+        assert np.isfinite(jax.jit(lambda w: density(dist.Dirichlet(jnp.ones(5000)), w))(w))
+
+
+W = np.array([0.0, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("concentration", [0.5, 1.0, 2.0])  # density infinite, finite and zero
+def test_a_prior_cannot_make_a_query_fail_that_does_not_use_it(concentration: float) -> None:
+    x = np.array([0.3, 1.1])
+
+    def model(x: Any, a: float) -> None:
+        w = mx.sample("w", dist.Dirichlet(a * jnp.ones(3)))
+        with mx.plate("rows", len(x)):
+            z = mx.sample("z", dist.Categorical(w))
+            mx.sample("x", dist.Normal(jnp.arange(3.0)[z], 1.0), obs=x)
+
+    m = mx.marginalize(model)
+    joint = W * stats.norm.pdf(x[:, None], np.arange(3))
+    shares = joint / joint.sum(1, keepdims=True)
+    params = {"w": W}
+    np.testing.assert_allclose(m.posterior(params, x, concentration)["z"], shares)
+    np.testing.assert_allclose(m.pointwise(params, x, concentration)["x"], np.log(joint.sum(1)))
+    np.testing.assert_array_equal(m.mode(params, x, concentration)["z"], shares.argmax(1))
+    assert (m.draw(0, params, x, concentration)["z"] > 0).all()
+    prior = {0.5: np.inf, 1.0: np.log(2.0), 2.0: -np.inf}[concentration]
+    found = m.log_density(params, x, concentration)
+    np.testing.assert_allclose(found, prior + np.log(joint.sum(1)).sum())

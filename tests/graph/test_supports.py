@@ -32,6 +32,10 @@ RANGES: dict[str, tuple[Any, list[int]]] = {
     "no trials": (dist.Binomial(0, 0.5), [0]),
     "beta-binomial": (dist.BetaBinomial(1.0, 1.0, 2), [0, 1, 2]),
     "zero-inflated": (dist.ZeroInflatedDistribution(dist.Binomial(2, 0.5), gate=0.2), [0, 1, 2]),
+    "zero beside counts": (
+        dist.ZeroInflatedDistribution(dist.DiscreteUniform(2, 3), gate=0.2),
+        [0, 1, 2, 3],
+    ),
     "mixture": (
         dist.MixtureSameFamily(dist.Categorical(np.ones(2) / 2), dist.Bernoulli(np.ones(2) / 2)),
         [0, 1],
@@ -182,3 +186,97 @@ def test_a_cut_in_a_batch_warns_once_for_the_worst() -> None:
     with pytest.warns(mx.TruncationWarning, match="in the worst place") as caught:
         m.log_density({"rate": np.array([0.1, 8.0])})
     assert len(caught) == 1
+
+
+def test_a_multinomial_is_summed_over_all_ways_to_share_its_draws() -> None:
+    probs, locs = np.array([0.2, 0.3, 0.5]), np.array([0.0, 1.0, 2.0])
+
+    def model(draws: int) -> None:
+        z = mx.sample("z", dist.Multinomial(draws, probs))
+        mx.sample("x", dist.Normal(z @ jnp.asarray(locs), 1.0), obs=1.3)
+
+    m = mx.marginalize(model)
+    np.testing.assert_array_equal(m.supports(1)["z"], np.eye(3))
+    of_one = np.log(probs @ stats.norm.pdf(1.3, locs))
+    np.testing.assert_allclose(m.log_density({}, 1), of_one, rtol=1e-6)
+    values = m.supports(3)["z"]
+    assert sorted(map(tuple, values)) == sorted(
+        (i, j, 3 - i - j) for i in range(4) for j in range(4 - i)
+    )
+    of_three = stats.multinomial.pmf(values, 3, probs) @ stats.norm.pdf(1.3, values @ locs)
+    np.testing.assert_allclose(m.log_density({}, 3), np.log(of_three), rtol=1e-6)
+
+
+def test_a_multinomial_of_too_many_ways_is_refused() -> None:
+    site = site_of(dist.Multinomial(60, np.ones(4) / 4))
+    assert site.support is None
+    assert "39,711 values" in site.not_enumerated_because
+
+
+BOUNDS = np.array([0, 4, 9])
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda array: dist.DiscreteUniform(array, 14),
+        lambda array: dist.Binomial(array, 0.5),
+        lambda array: dist.BetaBinomial(1.0, 1.0, array),
+    ],
+    ids=["discrete uniform", "binomial", "beta-binomial"],
+)
+@pytest.mark.parametrize("infer", [{}, {"support": (0, 14)}], ids=["", "range stated"])
+def test_bounds_may_be_arrays_that_the_model_makes(fn: Any, infer: dict[str, Any]) -> None:
+    def model(make: Any) -> None:
+        with mx.plate("rows", 3):
+            mx.sample("z", fn(make(BOUNDS)), infer=infer)
+
+    expected = collect_sites(model, np.asarray)["z"]
+    found = collect_sites(model, lambda bounds: jnp.array(bounds.tolist()))["z"]
+    np.testing.assert_array_equal(found.support, expected.support)
+    assert found.cut == expected.cut == (False, False)
+    # Also where all of it is traced, as under the user's jit.
+    jitted = jax.jit(lambda: mx.marginalize(model).log_density({}, jnp.asarray))
+    np.testing.assert_allclose(jitted(), 0.0, atol=1e-6)
+
+
+def test_a_range_may_be_computed_from_data() -> None:
+    def model(y: Any) -> None:
+        n = mx.sample("n", dist.Poisson(2.0), infer={"support": (0, jnp.max(y) + 30)})
+        with mx.plate("rows", len(y)):
+            mx.sample("y", dist.Binomial(n, 0.4), obs=y)
+
+    site = collect_sites(model, jnp.array([1, 2]))["n"]
+    np.testing.assert_array_equal(site.support, np.arange(33))
+    with pytest.raises(mx.ModelError, match="must be"):
+        jax.jit(mx.marginalize(model).log_density)({}, jnp.array([1, 2]))
+
+
+def test_bounds_in_a_scan_may_be_data_of_each_step() -> None:
+    y, trials = np.array([1.0, 2.0, 0.5]), np.array([2, 4, 1])
+
+    def model(y: Any, trials: Any) -> None:
+        def step(carry: Any, now: Any) -> Any:
+            y, trials = now
+            n = mx.sample("n", dist.Binomial(trials, 0.4))
+            mx.sample("y", dist.Normal(n, 1.0), obs=y)
+            return carry, None
+
+        mx.scan(step, 0, (y, trials))
+
+    each = [
+        stats.binom.pmf(np.arange(5), k, 0.4) @ stats.norm.pdf(v, np.arange(5))
+        for v, k in zip(y, trials, strict=True)
+    ]
+    found = mx.marginalize(model).log_density({}, jnp.asarray(y), jnp.asarray(trials))
+    np.testing.assert_allclose(found, np.log(each).sum(), rtol=1e-5)
+
+
+def test_bounds_that_depend_on_a_latent_value_stay_unknown() -> None:
+    def model() -> None:
+        k = mx.sample("k", dist.DiscreteUniform(jnp.array(1), 3))
+        mx.sample("n", dist.Binomial(k, 0.4))
+
+    sites = collect_sites(model)
+    np.testing.assert_array_equal(sites["k"].support, [1, 2, 3])
+    assert "not known while tracing" in sites["n"].not_enumerated_because

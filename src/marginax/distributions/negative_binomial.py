@@ -42,7 +42,8 @@ class NegativeBinomial2(_NegativeBinomial2):
     def __init__(
         self, mean: ArrayLike, concentration: ArrayLike, *, validate_args: bool | None = None
     ) -> None:
-        self.expected, _ = promote_shapes(mean, concentration)
+        promoted: Any = promote_shapes(mean, concentration)
+        self.expected: Any = promoted[0]
         super().__init__(mean, concentration, validate_args=validate_args)
 
     @property

@@ -79,18 +79,16 @@ def _tail(fn: Any, value: Any, side: int) -> Array:
     # Where it lies outside, on which side.
     has_all = (value > possible) if side < 0 else (value < possible)
     outside = jnp.where(has_all, 0.0, -jnp.inf)
-    x = jnp.where(inside, value, possible)
-    standard = _BELOW_STANDARD.get(type(fn))
-    if standard is not None:
-        found = standard(-side * (x - fn.loc) / fn.scale)
-    elif (
-        type(fn) is d.StudentT
-    ):  # symmetric too: what lies above is what the mirrored one has below
+    x: Any = jnp.where(inside, value, possible)
+    kind, exact = type(fn), _BELOW if side < 0 else _ABOVE
+    if kind in _BELOW_STANDARD:
+        found = _BELOW_STANDARD[kind](-side * (x - fn.loc) / fn.scale)
+    elif kind is d.StudentT:  # symmetric too: above lies what the mirrored one has below
         found = log_of(fn.cdf(x if side < 0 else 2 * fn.loc - x))
-    elif type(fn) in (_BELOW if side < 0 else _ABOVE):
-        found = (_BELOW if side < 0 else _ABOVE)[type(fn)](fn, x)
-    elif side < 0 and type(fn) in _ABOVE:
-        found = log_one_minus_exp(_ABOVE[type(fn)](fn, x))
+    elif kind in exact:
+        found = exact[kind](fn, x)
+    elif side < 0 and kind in _ABOVE:
+        found = log_one_minus_exp(_ABOVE[kind](fn, x))
     else:
         found = log_of(fn.cdf(x)) if side < 0 else log_complement(fn.cdf(x))
     return jnp.where(inside, found, outside)
