@@ -215,7 +215,7 @@ def test_edges_that_mean_something_stay(fn: Callable[[], Any], value: Any, right
     def model() -> None:
         mx.sample("x", fn(), obs=jnp.asarray(value))
 
-    assert mx.marginalize(model).log_density({}) == right
+    np.testing.assert_allclose(mx.marginalize(model).log_density({}), right, atol=1e-6)
 
 
 CONSTANTS: list[Any] = [
@@ -241,7 +241,9 @@ def test_an_invalid_constant_of_a_model_is_refused(fn: Callable[[], Any], words:
         mx.sample("x", fn())
 
     with pytest.raises(mx.ModelError, match=rf"site 'x': the parameter.*{words}"):
-        mx.marginalize(model).log_density({"x": np.ones(fn().shape())})
+        mx.marginalize(model).log_density(
+            {"x": np.ones(2 if words in ("covariance", "'scale'") else ())}
+        )
 
 
 X = np.r_[np.zeros(3), 5 * np.ones(7)]
