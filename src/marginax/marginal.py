@@ -145,6 +145,12 @@ class Marginal:
         array, shape ()
             ``log sum_z p(params, z, data)``, with the scales of plates and handlers applied.
 
+        Notes
+        -----
+        A parameter of a distribution that is invalid (a negative scale, weights that do not add up to
+        one) is an error. Inside of `jax.jit`, where numbers are not known, the density is NaN then;
+        of weights that do not add up to one it is that of the weights divided by their sum.
+
         Examples
         --------
         >>> import marginax as mx

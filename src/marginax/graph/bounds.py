@@ -160,7 +160,8 @@ def _computed(
         return _rearranged(eqn.params, name, arguments[0], shapes[0]), arguments[0].variables
     variables = tuple(dict.fromkeys(v for a in arguments for v in a.variables))
     rank = len(shape_of(eqn.outvars[0]))
-    if name == "select_n" and arguments[0].array.max(initial=0) >= len(arguments) - 1:
+    which = arguments[0].array
+    if name == "select_n" and which is not None and which.max(initial=0) >= len(arguments) - 1:
         return None, ()
     arrays = [_over(a, len(s), rank, variables) for a, s in zip(arguments, shapes, strict=True)]
     if name == "concatenate":

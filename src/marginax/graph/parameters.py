@@ -27,7 +27,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
 from numpyro.distributions import CategoricalProbs, Delta, MultinomialProbs, Unit, constraints
 
@@ -136,20 +135,19 @@ def density_correction(fn: Any, found: list[Check]) -> Any:
     found : list of Check
         Its checks.
     """
-    kept, correction = mask_of(fn), None
-    if found:
-        usable = found[0].usable
-        for check in found[1:]:
-            usable = usable & check.usable
-        correction = jnp.where(usable, 0.0, jnp.nan)
-    excess = _excess(fn) if found else None
-    if excess is not None:
-        excess = excess if kept is True else jnp.where(kept, excess, 0.0)
-        correction = correction - excess
-    return correction
+    if not found:
+        return None
+    kept, usable = mask_of(fn), found[0].usable
+    for check in found[1:]:
+        usable = usable & check.usable
+    correction = jnp.where(usable, 0.0, jnp.nan)
+    excess = _excess(fn)
+    if excess is None:
+        return correction
+    return correction - (excess if kept is True else jnp.where(kept, excess, 0.0))
 
 
-def _excess(fn: Any) -> Array | None:
+def _excess(fn: Any) -> Any:
     """The logarithm of what probabilities add up to, as it is part of the formula; None where it is not.
 
     Mixtures and categories as vectors normalise them themselves.
@@ -158,7 +156,8 @@ def _excess(fn: Any) -> Array | None:
     base = outermost_last[0]
     if not isinstance(base, CategoricalProbs | MultinomialProbs) or not _is_traced(base.probs):
         return None
-    excess = jnp.log(jnp.sum(base.probs, -1))
+    probs: Any = base.probs
+    excess: Any = jnp.log(jnp.sum(probs, -1))
     if isinstance(base, MultinomialProbs):
         excess = excess * base.total_count
     for inner, outer in pairwise(outermost_last):
