@@ -56,7 +56,7 @@ _stack = _Stack()
 
 
 one_at_a_time = threading.RLock()
-"""Held while a model runs that a wrapped function states: NumPyro's stack and switches are one for all threads."""
+"""Held while a model runs that uses NumPyro's stack and switches, which are one for all threads."""
 
 
 class Companion:

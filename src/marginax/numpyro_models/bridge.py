@@ -28,6 +28,7 @@ them; `_Watch` refuses the others.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -148,7 +149,12 @@ class _NumPyro(Companion):
     def run(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """See `Companion.run`."""
         _check_is_no_guide_of_numpyro(fn)
-        return _run(fn, args, kwargs)
+        if not one_at_a_time.acquire(blocking=False):  # a model of another thread has the bridge
+            return fn(*args, **kwargs)
+        try:
+            return _run(fn, args, kwargs)
+        finally:
+            one_at_a_time.release()
 
     def check_entering(self, handler: Messenger) -> None:
         """A statement of NumPyro's passes its own handlers first, whichever was entered first."""
@@ -232,6 +238,7 @@ class _Bridge(TheirMessenger):
     def __init__(self) -> None:
         super().__init__()
         self.watch = _Watch(self)
+        self.thread = threading.get_ident()
         self.scans = 0
         """How many scans the statement being translated stands in."""
         self.is_translating = False
@@ -248,6 +255,11 @@ class _Bridge(TheirMessenger):
         return len(steps) < self.scans
 
     def process_message(self, msg: Message) -> None:
+        if self.thread != threading.get_ident():
+            raise ModelError(
+                f"site '{msg.get('name')}': NumPyro has one stack for all threads, and a model runs in another thread "
+                "just now. Pass from_numpyro(model), which waits for its turn."
+            )
         msg["stop"] = True
         inside = self.inside()
         if msg["type"] == "inspect":  # `numpyro.get_mask`: the handlers inside have answered it
