@@ -9,7 +9,7 @@ as it stands, whatever its value depends on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpyro.distributions import ImproperUniform
 
 from marginax.graph.blame import NEEDS_A_NUMBER, blame
 from marginax.graph.distribution_layers import distribution_name, is_masked, unwrapped
+from marginax.graph.same_sites import Seen, refuse_changes, seen
 from marginax.graph.supports import find_support
 from marginax.graph.validate import (
     check_observed,
@@ -73,6 +74,8 @@ class Site:
     """The number that a handler inside has fixed a latent site or a parameter to, if it is one."""
     constraint: Any = None
     """Where a free site's (or a parameter's) value lives, if that is known while tracing."""
+    seen: Seen | None = None
+    """What is compared with later runs."""
 
 
 class _Draft(handlers.seed):
@@ -111,6 +114,7 @@ class _Recorder(handlers.trace):
             msg["site"] = _record(msg, msg["name"] in free, msg["name"] in points)
         elif msg.get("series"):
             msg["site"] = _of_series(msg, msg["site"])
+        msg["site"] = replace(msg["site"], seen=seen(msg))
         super().postprocess_message(msg)
 
     def differing(self, msg: Message) -> dict[str, Any]:
@@ -131,18 +135,41 @@ def _of_series(msg: Message, site: Site) -> Site:
 
 
 def as_jax_arrays(arguments: Any) -> Any:
-    """A model's arguments with NumPy's arrays as JAX's, which variables can index."""
+    """A model's arguments (positional, by name) with NumPy's arrays as JAX's, which variables can index.
 
-    def convert(leaf: Any) -> Any:
+    Raises
+    ------
+    ModelError
+        For an iterator: the first run of a model uses it up, and it is run more than once.
+    """
+
+    def convert(path: Any, leaf: Any) -> Any:
+        if isinstance(leaf, Iterator):
+            raise ModelError(
+                f"the argument {_argument(path)} is a {type(leaf).__name__}, which can be gone through but once, and a "
+                "model is run more than once. Make a list of it: list(rows)."
+            )
         is_numeric = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
         return jnp.asarray(leaf) if is_numeric else leaf
 
     with jax.ensure_compile_time_eval():  # numbers stay numbers, also while something is traced
-        return jax.tree.map(convert, arguments)
+        return jax.tree_util.tree_map_with_path(
+            convert, arguments, is_leaf=lambda node: isinstance(node, Iterator)
+        )
+
+
+def _argument(path: Any) -> str:
+    """How a user knows an argument: by its name, or its place."""
+    _, which, *inside = path
+    is_placed = isinstance(which, jax.tree_util.SequenceKey)
+    first = f"number {which.idx + 1}" if is_placed else repr(which.key)
+    return f"{first}{jax.tree_util.keystr(tuple(inside))}"
 
 
 def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Site]:
     """Run a model abstractly and return its sites by name, in the order of the run.
+
+    It is run twice, to see that it states the same each time.
 
     Parameters
     ----------
@@ -160,6 +187,18 @@ def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[
     ModelError
         For a model that is wrong in itself (see the language), whatever the parameters.
     """
+    sites = collect_sites_once(model, *args, **kwargs)
+    refuse_changes(seen_in(sites), seen_in(collect_sites_once(model, *args, **kwargs)))
+    return sites
+
+
+def seen_in(sites: Mapping[str, Site]) -> dict[str, Seen]:
+    """What of sites is compared with later runs."""
+    return {name: site.seen for name, site in sites.items() if site.seen is not None}
+
+
+def collect_sites_once(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Site]:
+    """Like `collect_sites`, where the run that comes next is compared with this one (`refuse_changes`)."""
     args, kwargs = as_jax_arrays((args, kwargs))
     sites: dict[str, Site] = {}
 

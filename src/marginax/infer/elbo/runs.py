@@ -17,6 +17,8 @@ import numpy as np
 
 from marginax.graph.distribution_layers import mask_of
 from marginax.graph.factors import LogDensity, density_trace
+from marginax.graph.same_sites import refuse_changes, seen_of
+from marginax.graph.sites import seen_in
 from marginax.graph.validate import numpyro_checks
 from marginax.infer.elbo.mean_field import divergences
 from marginax.infer.elbo.pairing import Pairing
@@ -51,7 +53,10 @@ class Run:
             guide_trace = guide_run.get_trace(*self.args, **self.kwargs)
             model = handlers.substitute(self.model, data=in_model)
             model_run = density_trace(handlers.replay(model, trace=guide_trace))
-            return guide_trace, model_run.get_trace(*self.args, **self.kwargs)
+            model_trace = model_run.get_trace(*self.args, **self.kwargs)
+        refuse_changes(seen_in(self.pairing.in_guide), seen_of(guide_trace))
+        refuse_changes(seen_in(self.pairing.in_model), seen_of(model_trace))
+        return guide_trace, model_trace
 
     def draw(self) -> dict[str, Any]:
         """Values of the drawn sites."""
