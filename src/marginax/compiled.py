@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
-from jax.core import eval_context
+from jax.core import Tracer
 from jax.extend import core as jex_core
 
 from marginax.same_program import program_key
@@ -84,7 +84,7 @@ def _hoisted(
     def call(*args: Any) -> Any:
         leaves = jax.tree.leaves(args)
         # Programs are shared by the values that they compute, whatever their derivatives are.
-        is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in (*leaves, *consts))
+        is_traced = any(isinstance(leaf, Tracer) for leaf in (*leaves, *consts))
         return (own if is_traced else shared)(consts, leaves)
 
     return Hoisted(closed.jaxpr, consts, call)

@@ -23,7 +23,7 @@ from marginax.compiled import remembered_jit
 from marginax.explanation import Explanation, explanation
 from marginax.filtering import filtered, one_step_ahead
 from marginax.graph.parameters import invalid
-from marginax.graph.sites import Site, collect_sites
+from marginax.graph.sites import Site, as_jax_arrays, collect_sites, collect_sites_once
 from marginax.graph.validate import is_concrete
 from marginax.language import handlers
 from marginax.language.errors import ModelError
@@ -530,13 +530,13 @@ class Marginal:
         ('z',)
         """
         made: list[Explanation] = []
-        leaves, structure = jax.tree.flatten((args, kwargs))
+        leaves, structure = jax.tree.flatten(as_jax_arrays((args, kwargs)))
         abstract = {i: x for i, x in enumerate(leaves) if isinstance(x, jax.ShapeDtypeStruct)}
 
         def run(arrays: dict[int, Any]) -> None:
             whole = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
             args, kwargs = jax.tree.unflatten(structure, whole)
-            sites = collect_sites(self.model, *args, **kwargs)
+            sites = collect_sites_once(self.model, *args, **kwargs)
             values = {
                 name: jnp.zeros(site.shape, site.dtype)
                 for name, site in sites.items()
@@ -585,7 +585,7 @@ class Marginal:
 
     def prepare(self, params: Params, args: Any, kwargs: Any) -> Prepared:
         """The factor graph, plan and values of one call; for building other queries on."""
-        sites = collect_sites(self.model, *args, **kwargs)
+        sites = collect_sites_once(self.model, *args, **kwargs)
         values, batch = check_params(sites, params)
         if batch:
             raise ModelError("prepare: params must be one set of values, not a batch of draws.")
@@ -600,7 +600,7 @@ class Marginal:
                 f"params must be a dictionary of values by site name, not {type(params).__name__}; "
                 "the model's own arguments come after it."
             )
-        sites = collect_sites(self.model, *args, **kwargs)
+        sites = collect_sites_once(self.model, *args, **kwargs)
         values, batch = check_params(sites, params)
         values = {name: jnp.asarray(value) for name, value in values.items()}
         run = partial(self._answer, sites, args, kwargs, batch, batch_size)

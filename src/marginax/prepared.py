@@ -24,7 +24,8 @@ from marginax.elimination.plan import Advance, Eliminate, Plan, make_plan
 from marginax.explanation import explanation
 from marginax.graph.factors import Evaluated, FactorGraph, LogDensity, density_trace, factor_graph
 from marginax.graph.parameters import invalid
-from marginax.graph.sites import Site, as_jax_arrays
+from marginax.graph.same_sites import refuse_changes, seen_of
+from marginax.graph.sites import Site, as_jax_arrays, seen_in
 from marginax.graph.validate import check_value, numpyro_checks
 from marginax.language import handlers
 from marginax.language.errors import ModelError
@@ -171,7 +172,7 @@ def prepare_model(
     memory_limit: int | None = None,
 ) -> Prepared:
     """Prepare a model, with values that fit its sites (`check_params`)."""
-    return prepare(partial(run_model, model, args, kwargs), sites, values, memory_limit)
+    return prepare(partial(run_model, model, sites, args, kwargs), sites, values, memory_limit)
 
 
 def default_memory_limit() -> int:
@@ -183,13 +184,19 @@ def default_memory_limit() -> int:
 
 
 def run_model(
-    model: Callable[..., Any], args: Any, kwargs: Any, values: dict[str, Any]
+    model: Callable[..., Any],
+    sites: Mapping[str, Site],
+    args: Any,
+    kwargs: Any,
+    values: dict[str, Any],
 ) -> tuple[dict[str, LogDensity], dict[str, Any]]:
     """Run a model with the given latent values; its log densities and deterministic values."""
     fixed = handlers.substitute(model, data=values)
     args, kwargs = as_jax_arrays((args, kwargs))
     with isolated(), numpyro_checks(False):  # `collect_sites` has checked
-        return split_trace(density_trace(fixed).get_trace(*args, **kwargs))
+        trace = density_trace(fixed).get_trace(*args, **kwargs)
+    refuse_changes(seen_in(sites), seen_of(trace))
+    return split_trace(trace)
 
 
 def split_trace(

@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend import core as jex_core
 from jax.extend.linear_util import WrappedFun
 
@@ -204,7 +205,7 @@ class _Walk:
 
     def _array(self, value: Any) -> str:
         """Its type, shape and bytes, and how it is spread over devices, if it is."""
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             return self._unknown(value)
         if isinstance(value, jax.Array):
             known = self.words.get(id(value))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from marginax.graph.blame import blame, first_at_fault, unnamed
 from marginax.graph.distribution_layers import distribution_name, is_masked, unwrapped
 from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
 from marginax.graph.known_values import known_outputs
+from marginax.graph.same_sites import Seen, refuse_changes, seen
 from marginax.graph.supports import find_support, traced_bounds
 from marginax.graph.true_supports import support_of
 from marginax.graph.validate import (
@@ -81,6 +82,8 @@ class Site:
     """The number that a handler inside has fixed a latent site or a parameter to, if it is one."""
     constraint: Any = None
     """Where a free site's (or a parameter's) value lives, if that is known while tracing."""
+    seen: Seen | None = None
+    """What is compared with later runs."""
 
 
 class ManySitesWarning(UserWarning):
@@ -134,6 +137,7 @@ class _Recorder(handlers.trace):
             msg["site"] = _record(msg, is_free, name in points, numbers)
         elif msg.get("series"):
             msg["site"] = _of_series(msg, msg["site"])
+        msg["site"] = replace(msg["site"], seen=seen(msg))
         super().postprocess_message(msg)
 
     def differing(self, msg: Message) -> dict[str, Any]:
@@ -154,21 +158,39 @@ def _of_series(msg: Message, site: Site) -> Site:
 
 
 def as_jax_arrays(arguments: Any) -> Any:
-    """A model's arguments with arrays, columns and lists of numbers as JAX's arrays, which variables can index."""
+    """A model's arguments with arrays, columns and lists of numbers as JAX's arrays, which variables can index.
+
+    Raises
+    ------
+    ModelError
+        For an iterator: the first run of a model uses it up, and it is run more than once.
+    """
 
     def convert(path: Any, leaf: Any) -> Any:
-        leaf = as_array(leaf, argument_name(path))
+        name = argument_name(path)
+        if isinstance(leaf, Iterator):
+            raise ModelError(
+                f"the model's argument {name} is a {type(leaf).__name__}, which can be gone through but once, and a "
+                "model is run more than once. Make a list of it: list(rows)."
+            )
+        leaf = as_array(leaf, name)
         if isinstance(leaf, np.ndarray | np.generic):
-            check_narrowing(f"the model's argument {argument_name(path)}", leaf)
+            check_narrowing(f"the model's argument {name}", leaf)
         is_numeric = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
         return jnp.asarray(leaf) if is_numeric else leaf
 
     with jax.ensure_compile_time_eval():  # numbers stay numbers, also while something is traced
-        return jax.tree.map_with_path(convert, arguments, is_leaf=is_list_of_numbers)
+        return jax.tree.map_with_path(
+            convert,
+            arguments,
+            is_leaf=lambda node: isinstance(node, Iterator) or is_list_of_numbers(node),
+        )
 
 
 def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Site]:
     """Run a model abstractly and return its sites by name, in the order of the run.
+
+    It is run twice, to see that it states the same each time.
 
     Parameters
     ----------
@@ -186,6 +208,18 @@ def collect_sites(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[
     ModelError
         For a model that is wrong in itself (see the language), whatever the parameters.
     """
+    sites = collect_sites_once(model, *args, **kwargs)
+    refuse_changes(seen_in(sites), seen_in(collect_sites_once(model, *args, **kwargs)))
+    return sites
+
+
+def seen_in(sites: Mapping[str, Site]) -> dict[str, Seen]:
+    """What of sites is compared with later runs."""
+    return {name: site.seen for name, site in sites.items() if site.seen is not None}
+
+
+def collect_sites_once(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Site]:
+    """Like `collect_sites`, where the run that comes next is compared with this one (`refuse_changes`)."""
     args, kwargs = as_jax_arrays((args, kwargs))
     sites: dict[str, Site] = {}
 

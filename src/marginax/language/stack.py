@@ -86,6 +86,9 @@ def read_lazily(arguments: Any) -> Any:
     return jax.tree.map(
         lambda leaf: leaf.__jax_array__() if getattr(leaf, "is_read_lazily", False) else leaf,
         arguments,
+        is_leaf=lambda node: isinstance(
+            node, Iterator
+        ),  # what a model does with one is its own affair
     )
 
 

@@ -11,7 +11,7 @@ visited by running the guide again, which makes a tree::
 
 A run takes the first value at every site that is not fixed, and leaves the other values of each as
 beginnings of runs to come. So every leaf of the tree is run exactly once, and no inner node twice.
-A run is abstract (`collect_sites`): nothing is computed but shapes, and the values that are chosen.
+A run is abstract (`collect_sites_once`): nothing is computed but shapes, and the values that are chosen.
 
 A site with several elements in plates cannot steer one program by one value. It stays a variable,
 and is enumerated in parallel: the expectation is the same.
@@ -30,7 +30,7 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from marginax.graph.distribution_layers import unwrapped
-from marginax.graph.sites import Site, collect_sites
+from marginax.graph.sites import Site, collect_sites_once
 from marginax.graph.supports import find_support
 from marginax.language.errors import ModelError
 from marginax.language.stack import Message, Messenger, is_point_mass
@@ -123,7 +123,7 @@ def guide_paths(guide: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[G
     while waiting:
         prefix = waiting.popleft()  # the widest first: a tree that is too large shows early
         walker = _Walker(guide, prefix)
-        sites = collect_sites(walker, *args, **kwargs)
+        sites = collect_sites_once(walker, *args, **kwargs)
         chosen = walker.chosen
         names = list(chosen)
         for i, name in enumerate(names):

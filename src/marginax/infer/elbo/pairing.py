@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from marginax.graph.sites import Site, collect_sites
+from marginax.graph.sites import Site, collect_sites_once
 from marginax.infer.elbo.guide_paths import GuidePath, guide_paths, possible_values
 from marginax.language.errors import ModelError
 from marginax.language.stack import Message, Messenger
@@ -30,6 +30,9 @@ class Pairing:
     drawn: Mapping[str, Site]
     reparameterised: Mapping[str, Site]
     eliminated: Mapping[str, Site]
+    in_guide: Mapping[str, Site]
+    """All sites of the guide."""
+    in_model: Mapping[str, Site]
 
 
 class _Chosen(Messenger):
@@ -68,7 +71,7 @@ def pairings(
     """
     for path in guide_paths(guide, args, kwargs):
         modelled = _Chosen(model, path.chosen)
-        sites = collect_sites(modelled, *args, **kwargs)
+        sites = collect_sites_once(modelled, *args, **kwargs)
         latent = _latent(path.sites)
         for name in (*path.chosen, *latent):
             _check_pair(path.sites[name], sites.get(name))
@@ -91,7 +94,7 @@ def pairings(
                     "guide does not state it; add it to the guide, or observe it."
                 )
             eliminated[name] = site
-        yield Pairing(path.chosen, path.counts, summed, drawn, rest, eliminated)
+        yield Pairing(path.chosen, path.counts, summed, drawn, rest, eliminated, path.sites, sites)
 
 
 def pairing_without_sums(
@@ -121,13 +124,13 @@ def pairing_without_sums(
         )
     drawn = {n: s for n, s in latent.items() if _is_random(s)}
     rest = {n: s for n, s in latent.items() if n not in drawn}
-    return Pairing({}, {}, {}, drawn, rest, {})
+    return Pairing({}, {}, {}, drawn, rest, {}, of_guide[1], sites[1])
 
 
 def _latent_and_all(
     fn: Callable[..., Any], args: Any, kwargs: Any
 ) -> tuple[dict[str, Site], dict[str, Site]]:
-    sites = collect_sites(fn, *args, **kwargs)
+    sites = collect_sites_once(fn, *args, **kwargs)
     return _latent(sites), sites
 
 

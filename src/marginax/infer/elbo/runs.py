@@ -15,6 +15,8 @@ import jax
 
 from marginax.graph.factors import LogDensity, density_trace
 from marginax.graph.known_data import with_data_known
+from marginax.graph.same_sites import refuse_changes, seen_of
+from marginax.graph.sites import seen_in
 from marginax.graph.validate import numpyro_checks
 from marginax.infer.elbo.mean_field import divergences
 from marginax.infer.elbo.pairing import Pairing
@@ -53,7 +55,10 @@ class Run:
             return guide_trace, model_run.get_trace(*self.args, **self.kwargs)
 
         with isolated(), numpyro_checks(False):  # the pairing has checked
-            return with_data_known(run)
+            guide_trace, model_trace = with_data_known(run)
+        refuse_changes(seen_in(self.pairing.in_guide), seen_of(guide_trace))
+        refuse_changes(seen_in(self.pairing.in_model), seen_of(model_trace))
+        return guide_trace, model_trace
 
     def draw(self) -> dict[str, Any]:
         """Values of the drawn sites."""

@@ -371,6 +371,7 @@ class SVI:
             goes on from there, to the same result, bit for bit, as if it had never ended (with the same versions,
             on the same kind of machine; some GPU kernels are not deterministic). It must be the same run: model, guide,
             optimiser, arguments, key, options. What batches hold is not checked, beside the options of `minibatches`.
+            A model that computes with a Python function which JAX calls back cannot have one.
         every : int
             Steps between two checkpoints.
 
