@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
-from jax.core import Tracer
+from jax.core import Tracer, eval_context
 from jax.extend import core as jex_core
 
 from marginax.same_program import program_key
