@@ -99,6 +99,20 @@ def test_the_steps_of_a_scan_have_complements() -> None:
     np.testing.assert_allclose(found, special.log_expit(-ETAS), rtol=2e-6)
 
 
+def test_the_steps_of_a_scan_know_complements_from_outside() -> None:
+    def fn(x: Any) -> Any:
+        p, shared = jax.nn.sigmoid(x), jax.nn.sigmoid(20.0 + 0 * x[0])
+
+        def step(total: Any, p: Any) -> Any:
+            return total + p, jnp.log1p(-p) + jnp.log1p(-shared)
+
+        return jax.lax.scan(step, 0.0, p)[1]
+
+    found, _ = improved(fn, ETAS)
+    wanted = special.log_expit(-ETAS) + special.log_expit(-20.0)
+    np.testing.assert_allclose(found, wanted, rtol=2e-6)
+
+
 @pytest.mark.parametrize("seen", [0, 1])
 @pytest.mark.parametrize("form", ["bernoulli", "binomial", "table"])
 def test_detection_with_a_probability_near_one(form: str, seen: int) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from jax import lax
 from jax.extend import core as jex_core
 
 from marginax.graph.axis_flow import dtype_of
-from marginax.graph.dependence import called_jaxpr
+from marginax.graph.dependence import called_jaxpr, scan_parts
 from marginax.graph.evaluate import INLINED, as_function
 
 _SOURCES = frozenset({"logistic", "exp", "expm1"})
@@ -131,7 +131,7 @@ def _results(
     if asked is not None:
         return [asked]
     if name == "scan":
-        eqn = _with_body(eqn)
+        return _scan(eqn, given, debug_info)
     values = as_function(eqn, debug_info)(*(number.value for number in given))
     if name not in RULES or not jnp.issubdtype(dtype_of(eqn.outvars[0]), np.floating):
         return [_Number(value) for value in values]
@@ -146,13 +146,34 @@ def _results(
     ]
 
 
-def _with_body(eqn: jex_core.JaxprEqn) -> jex_core.JaxprEqn:
-    """A scan whose steps have complements of their own."""
-    body = eqn.params["jaxpr"]
-    changed = with_complements(body)
-    if changed is body or changed.consts:
-        return eqn
-    return eqn.replace(params=eqn.params | {"jaxpr": changed})
+def _scan(eqn: jex_core.JaxprEqn, given: Sequence[_Number], debug_info: Any) -> list[_Number]:
+    """A scan whose steps have complements, also of what they are given from outside."""
+    body, inner = called_jaxpr(eqn), eqn.params["jaxpr"]
+    values = [number.value for number in given]
+    if not _has(body, _asks):
+        return [_Number(value) for value in as_function(eqn, debug_info)(*values)]
+    n_consts, n_carry = scan_parts(eqn)
+    shared, series = given[:n_consts], given[n_consts + n_carry :]
+    rests = {i: n.rest() for i, n in enumerate(series) if n.complement is not None}
+    consts = inner.consts if isinstance(inner, jex_core.ClosedJaxpr) else ()
+
+    def step(carry: Any, now: Any) -> Any:
+        rows, rows_rests = now
+        ways = {i: partial(_same, rest) for i, rest in rows_rests.items()}
+        scanned = [_Number(row, ways.get(i)) for i, row in enumerate(rows)]
+        numbers = _run(body, consts, [*shared, *map(_Number, carry), *scanned])
+        results = [number.value for number in numbers]
+        return tuple(results[:n_carry]), tuple(results[n_carry:])
+
+    options = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
+    start = tuple(values[n_consts : n_consts + n_carry])
+    along = tuple(n.value for n in series), rests
+    carry, stacked = lax.scan(step, start, along, **options)
+    return [_Number(value) for value in (*carry, *stacked)]
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _answer(eqn: jex_core.JaxprEqn, given: Sequence[_Number]) -> _Number | None:
