@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core as jex_core
 from scipy import stats
 
 import marginax as mx
@@ -107,7 +108,7 @@ def flags_and_density(kind: Any, arguments: dict[str, Any], value: Any) -> tuple
         fn = kind(**arguments)
         found = validity(checks(fn))
         seen.append(list(found))
-        msg = {"fn": fn, "value": value, "intermediates": None, "is_observed": True}
+        msg = {"fn": fn, "value": value, "intermediates": None, "is_observed": True, "infer": {}}
         return list(found.values()), log_prob(msg)
 
     with jax.disable_jit():
@@ -115,7 +116,7 @@ def flags_and_density(kind: Any, arguments: dict[str, Any], value: Any) -> tuple
         closed = jax.make_jaxpr(run)(arrays)
         flags, density = jax.tree.unflatten(
             jax.tree.structure((list(seen[0]), 0)),
-            jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *jax.tree.leaves(arrays)),
+            jex_core.jaxpr_as_fun(closed)(*jax.tree.leaves(arrays)),
         )
     return dict(zip(seen[0], flags, strict=True)), seen[0], density
 
@@ -161,7 +162,8 @@ def test_probabilities_that_do_not_add_up_to_one_are_normalised_under_jit() -> N
         return dist.Normal(jnp.array([0.0, 2.0]), 1.0)
 
     both = stats.norm.pdf(0.5, [0.0, 2.0])
-    rows: list[tuple[Callable[[Any], Any], Any, float]] = [
+    categorical: Any = dist.Categorical
+    rows: list[tuple[Callable[[Any], Any], Any, Any]] = [
         (lambda p: dist.Categorical(p), 1, np.log(0.7)),
         (lambda p: dist.OneHotCategorical(p), jnp.array([1, 0]), np.log(0.3)),
         (
@@ -170,11 +172,11 @@ def test_probabilities_that_do_not_add_up_to_one_are_normalised_under_jit() -> N
             stats.multinomial.logpmf([1, 3], 4, weights),
         ),
         (
-            lambda p: dist.Categorical(p).expand([3]).to_event(1),
+            lambda p: categorical(p).expand([3]).to_event(1),
             jnp.array([0, 1, 1]),
             np.log(0.3 * 0.49),
         ),
-        (lambda p: dist.Categorical(p).mask(False), 1, 0.0),
+        (lambda p: categorical(p).mask(False), 1, 0.0),
         (
             lambda p: dist.MixtureSameFamily(dist.Categorical(p), categories()),
             0.5,

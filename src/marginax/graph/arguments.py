@@ -99,20 +99,19 @@ def as_array(value: Any, name: str) -> Any:
     array = np.asarray(value)
     if array.dtype.kind in NUMERIC:
         return array
-    whole = {"b": bool, "f": float}.get(
-        kind, int
-    )  # pandas holds numbers beside missing ones as objects
+    # pandas holds numbers beside missing ones as objects.
+    whole = {"b": bool, "f": float}.get(kind, int)
     return value.to_numpy(dtype=whole, **({"na_value": np.nan} if kind == "f" else {}))
 
 
 def _kind(column: Any) -> str:
     """What a column holds, as NumPy calls it; of one with missing values, what it would hold without."""
-    dtype = getattr(column, "dtype", None)
+    dtype: Any = getattr(column, "dtype", None)
     return dtype.kind if hasattr(dtype, "kind") else np.asarray(column[:0]).dtype.kind
 
 
 def _missing(column: Any) -> int:
     if hasattr(column, "isna"):  # pandas
         return int(np.sum(column.isna()))
-    count = getattr(column, "null_count", 0)  # polars: a method; Arrow: a number
+    count: Any = getattr(column, "null_count", 0)  # polars: a method; Arrow: a number
     return int(count() if callable(count) else count)
