@@ -56,7 +56,7 @@ class Parameter:
         if self.is_simplex:
             return (
                 "Probably the weights were not normalised (p / p.sum(-1, keepdims=True)), or a row of a table is "
-                "no probability distribution."
+                "no probability distribution; a param needs constraint=constraints.simplex."
             )
         return (
             "Declare the latent site or the param that it comes from where it is always valid (a LogNormal for a "
