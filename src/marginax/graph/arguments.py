@@ -113,5 +113,7 @@ def _kind(column: Any) -> str:
 def _missing(column: Any) -> int:
     if hasattr(column, "isna"):  # pandas
         return int(np.sum(column.isna()))
-    count: Any = getattr(column, "null_count", 0)  # polars: a method; Arrow: a number
-    return int(count() if callable(count) else count)
+    count: Any = getattr(column, "null_count", 0)
+    if callable(count):  # polars has a method, Arrow a number
+        count = count()
+    return int(count)  # pyright: ignore[reportArgumentType]
