@@ -18,6 +18,8 @@ from jax import Array
 from jax.core import ShapedArray
 from jax.extend import core as jex_core
 
+from marginax.language.masked import refuse_masked
+
 READ = "rows_on_disk"
 _read_p = jex_core.Primitive(READ)
 _numbers = itertools.count()
@@ -122,6 +124,7 @@ def rows_on_disk(source: Any, column: str | None = None) -> RowsOnDisk:
         source = np.load(path, mmap_mode="r", allow_pickle=False)
     else:
         about = f"{type(source).__name__} {getattr(source, 'filename', '') or id(source)}"
+    refuse_masked("rows_on_disk: its source", source)
     shape = tuple(getattr(source, "shape", ()))
     if column is not None:
         raise ValueError(

@@ -32,6 +32,7 @@ from marginax.graph.validate import (
 )
 from marginax.language import handlers
 from marginax.language.errors import ModelError
+from marginax.language.masked import refuse_masked_arguments
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series
 from marginax.language.stack import Message, is_point_mass, isolated
@@ -132,10 +133,11 @@ def _of_series(msg: Message, site: Site) -> Site:
 
 def as_jax_arrays(arguments: Any) -> Any:
     """A model's arguments with NumPy's arrays as JAX's, which variables can index."""
+    refuse_masked_arguments(arguments)
 
     def convert(leaf: Any) -> Any:
         is_numeric = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
-        return jnp.asarray(leaf) if is_numeric else leaf
+        return jnp.asarray(np.asarray(leaf)) if is_numeric else leaf
 
     with jax.ensure_compile_time_eval():  # numbers stay numbers, also while something is traced
         return jax.tree.map(convert, arguments)

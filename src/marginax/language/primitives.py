@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, Unit
 
 from marginax.language.errors import ModelError
+from marginax.language.masked import refuse_masked
 from marginax.language.stack import Message, apply_stack, is_active
 
 ENUMERATE_CHOICES = (None, "parallel", "sequential")
@@ -139,6 +140,7 @@ def as_numbers(name: str, value: Any) -> Any:
     """A value that a user gave to a site, as an array of numbers; plain numbers stay what they are."""
     if isinstance(value, bool | int | float):
         return value
+    refuse_masked(f"site '{name}': its value", value)
     array, what = value, type(value).__name__
     try:
         if isinstance(value, list | tuple):

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from marginax.language.masked import refuse_masked
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 NO_NUMBERS = "OSUTMm"  # kinds of dtypes: objects, strings, dates, durations
 
@@ -109,6 +111,7 @@ def _checked(what: str, value: Any) -> Any:
         raise TypeError(
             f"{what} of a batch is a {type(value).__name__}; it must be an array, a number, a string or None."
         )
+    refuse_masked(f"{what} of a batch", value)
     array = np.asarray(value)
     if array.dtype.kind in NO_NUMBERS:
         raise TypeError(
