@@ -15,6 +15,7 @@ import pytest
 import marginax.cli.tables as tables
 from marginax.cli.cells import categories
 from marginax.cli.common import Failure
+from marginax.cli.layout import refuse_double
 from marginax.cli.writing import writing
 
 
@@ -52,6 +53,12 @@ def read(path: Path, categorical: Any = (), **given: Any) -> pd.DataFrame:
         ("a,,b\n1,2,3\n", {}, {"a": [1], "x1": [2], "b": [3]}, ""),
         ("a,b\n true,1\nFALSE, 2 \n", {}, {"a": [1, 0], "b": [1, 2]}, ""),
         ("\n\na,b\n\n1,2\n", {}, {"a": [1], "b": [2]}, ""),
+        ("a\n1\n\n3\n", {}, {"a": [1, np.nan, 3]}, ""),
+        ("a\r\n\r\n2\r\n\r\n4", {}, {"a": [np.nan, 2, np.nan, 4]}, ""),
+        ('a\n1\n""\n  \n\n', {}, {"a": [1, np.nan, np.nan, np.nan]}, ""),
+        ("\n\na\n1\n", {}, {"a": [1]}, ""),
+        ("\n2\n\n", {"no_header": True}, {"x0": [np.nan, 2, np.nan]}, ""),
+        ("a,b\n1,2\n\n3,4\n\n", {}, {"a": [1, 3], "b": [2, 4]}, ""),
         ("#a,b\n1,2\n", {}, {"#a": [1], "b": [2]}, ""),
         ("a b\n1 2\n", {"sep": " "}, {"a": [1], "b": [2]}, ""),
     ],
@@ -251,3 +258,31 @@ def test_what_has_no_text_is_refused_by_its_name(tmp_path: Path):
         writing(tmp_path / "out.csv") as write,
     ):
         write(table)
+
+
+@pytest.mark.parametrize("size", [50, 64, 4096])
+def test_empty_lines_of_one_column_are_rows_wherever_a_piece_ends(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cells = ["" if t % 3 == 1 else f"{t}.5" for t in range(500)]
+    path = written(tmp_path, "v\n" + "".join(f"{cell}\n" for cell in cells))
+    monkeypatch.setattr(tables, "PIECE", size)
+    file = tables.opened(path, options())
+    assert file.whole()["v"].to_pylist() == cells
+    assert file.place(3) == "line 5"
+
+
+def test_an_empty_line_between_steps_of_several_columns_is_named(tmp_path: Path):
+    for text, line in (("a,b\n1,2\n\n\n3,4\n", "line 3"), ("a,b\r\n\r\n1,2\r\n", "line 2")):
+        with pytest.raises(Failure, match=f"{line} is empty"):
+            tables.opened(written(tmp_path, text), options()).refuse_gaps()
+    for text in ("\na,b\n1,2\n3,4\n\n\n", "a,b\n1,2\n,\n", "a\n1\n\n2\n"):
+        tables.opened(written(tmp_path, text), options()).refuse_gaps()
+
+
+def test_many_columns_are_told_apart_in_time_that_grows_with_their_number(tmp_path: Path):
+    """By the square it would be ten minutes."""
+    names = [f"gene{j}" for j in range(200_000)]
+    refuse_double(tmp_path, names)
+    with pytest.raises(Failure, match="several columns are called 'gene7'"):
+        refuse_double(tmp_path, [*names, "gene7"])

@@ -19,6 +19,7 @@ from jax import Array
 from jax.core import ShapedArray
 from jax.extend import core as jex_core
 
+from marginax.language.masked import refuse_masked
 from marginax.language.narrowing import check_narrowing
 
 READ = "rows_on_disk"
@@ -143,6 +144,7 @@ def rows_on_disk(source: Any, column: str | None = None) -> RowsOnDisk:
         source = np.load(path, mmap_mode="r", allow_pickle=False)
     else:
         about = f"{type(source).__name__} {getattr(source, 'filename', '') or id(source)}"
+    refuse_masked("rows_on_disk: its source", source)
     shape = tuple(getattr(source, "shape", ()))
     if column is not None:
         raise ValueError(

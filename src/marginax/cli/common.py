@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,7 +123,7 @@ def names(text: str) -> list[str]:
     """Names with commas between them; one that has a comma in it stands in quotes, as in a CSV file."""
     row = next(csv.reader([text], skipinitialspace=True), [])
     found = [name.strip() for name in row if name.strip()]
-    double = sorted({name for name in found if found.count(name) > 1})
+    double = sorted(name for name, count in Counter(found).items() if count > 1)
     if double:
         raise argparse.ArgumentTypeError(f"it names {', '.join(map(repr, double))} more than once")
     return found

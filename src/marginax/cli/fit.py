@@ -158,6 +158,8 @@ def run(given: argparse.Namespace) -> int:
     chosen = _chosen(file, given)
     named = _families(chosen, given)
     options = fitting(given, given.method)
+    if given.hmm:
+        file.refuse_gaps()
     frame = tables.for_fit(file, chosen, named.get("categorical", []), quote)
     doubtful = list(doubts(frame))
     for message in doubtful:

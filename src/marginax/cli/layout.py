@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,11 @@ class Layout:
     longest: int
     """Bytes of the longest line that was looked at."""
 
+    @property
+    def has_empty_rows(self) -> bool:
+        """Whether an empty line is a row. Of one column it is one whose cell is missing; of several it is none."""
+        return len(self.names) == 1
+
 
 def layout_of(path: Path, given: argparse.Namespace) -> Layout:
     """What a CSV file looks like, by its first lines and what was said.
@@ -67,7 +73,8 @@ def layout_of(path: Path, given: argparse.Namespace) -> Layout:
                 f"{path.name}: the first line has only numbers, so the columns are called x0, x1, ..."
             )
         names = [f"x{j}" for j in range(len(first))]
-        return Layout(separator, given.decimal, tuple(names), lines[0][0] - 1, longest)
+        skipped = lines[0][0] - 1 if len(names) > 1 else 0  # of one column an empty line is a cell
+        return Layout(separator, given.decimal, tuple(names), skipped, longest)
     names = [name or f"x{j}" for j, name in enumerate(first)]
     refuse_double(path, names)
     return Layout(separator, given.decimal, tuple(names), lines[0][0], longest)
@@ -75,7 +82,7 @@ def layout_of(path: Path, given: argparse.Namespace) -> Layout:
 
 def refuse_double(path: Path, names: Sequence[str]) -> None:
     """Columns are told apart by their names."""
-    double = sorted({name for name in names if names.count(name) > 1})
+    double = sorted(name for name, count in Counter(names).items() if count > 1)
     if double:
         raise Failure(
             f"{path}: several columns are called {', '.join(map(repr, double))}; rename them."

@@ -81,6 +81,12 @@ class File:
         """Where a row, counted from 0, stands in the file."""
         return f"row {row + 1}"
 
+    def refuse_gaps(self) -> None:
+        """Raise a Failure for an empty line between rows of several columns, where rows are steps in time.
+
+        Elsewhere such a line is none of the rows, as for pandas.
+        """
+
     def numbers(self, table: Any, name: str, advice: str, first: int = 0) -> Any:
         """A column of a piece as numbers; ``first``: the number of the piece's first row."""
         return cells.numbers(
@@ -129,7 +135,10 @@ class CsvFile(File):
                     column_names=self.names,
                     skip_rows=self.layout.skipped,
                 ),
-                parse_options=pyarrow.csv.ParseOptions(delimiter=self.layout.separator),
+                parse_options=pyarrow.csv.ParseOptions(
+                    delimiter=self.layout.separator,
+                    ignore_empty_lines=not self.layout.has_empty_rows,
+                ),
                 convert_options=pyarrow.csv.ConvertOptions(
                     column_types=dict.fromkeys(self.names, pa.string()), strings_can_be_null=False
                 ),
@@ -142,14 +151,32 @@ class CsvFile(File):
                         yield pa.Table.from_batches([batch])
 
     def place(self, row: int) -> str:
-        """The line of a row; Arrow leaves out empty ones."""
+        """The line of a row; empty ones are none where there are several columns."""
         with open(self.path, encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, 1):
-                if number > self.layout.skipped and line != "\n":
+                if number > self.layout.skipped and (self.layout.has_empty_rows or line != "\n"):
                     if row == 0:
                         return f"line {number}"
                     row -= 1
         raise IndexError(row)
+
+    def refuse_gaps(self) -> None:
+        """See `File`."""
+        if self.layout.has_empty_rows:
+            return
+        empty = 0
+        with open(self.path, encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, 1):
+                if number <= self.layout.skipped:
+                    continue
+                if line == "\n":
+                    empty = empty or number
+                elif empty:
+                    raise Failure(
+                        f"{self.path}: line {empty} is empty, and rows are steps in time here. If a step is missing, "
+                        f"write its cells as empty ones ({self.layout.separator * (len(self.names) - 1)}); if not, "
+                        "take the line out."
+                    )
 
     def _decimal(self) -> str:
         return self.layout.decimal
@@ -233,6 +260,8 @@ def columns_of(model: Any, file: File, table: Any, first: int = 0) -> Any:
     import pandas as pd
 
     check_columns(model, file)
+    if model._is_chain:
+        file.refuse_gaps()
     found = {}
     for j, name in enumerate(model.column_names_):
         if j in model.categories_:

@@ -40,6 +40,7 @@ from marginax.graph.validate import (
 )
 from marginax.language import handlers
 from marginax.language.errors import ModelError
+from marginax.language.masked import refuse_masked_arguments
 from marginax.language.narrowing import check_narrowing
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series
@@ -163,8 +164,10 @@ def as_jax_arrays(arguments: Any) -> Any:
     Raises
     ------
     ModelError
-        For an iterator: the first run of a model uses it up, and it is run more than once.
+        For an iterator: the first run of a model uses it up, and it is run more than once. For a
+        masked array.
     """
+    refuse_masked_arguments(arguments)
 
     def convert(path: Any, leaf: Any) -> Any:
         name = argument_name(path)
@@ -177,7 +180,7 @@ def as_jax_arrays(arguments: Any) -> Any:
         if isinstance(leaf, np.ndarray | np.generic):
             check_narrowing(f"the model's argument {name}", leaf)
         is_numeric = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
-        return jnp.asarray(leaf) if is_numeric else leaf
+        return jnp.asarray(np.asarray(leaf)) if is_numeric else leaf
 
     with jax.ensure_compile_time_eval():  # numbers stay numbers, also while something is traced
         return jax.tree.map_with_path(

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, Unit
 
 from marginax.language.errors import ModelError
+from marginax.language.masked import refuse_masked
 from marginax.language.narrowing import check_narrowing, check_rounding
 from marginax.language.stack import Message, apply_stack, is_active
 
@@ -143,6 +144,7 @@ def as_numbers(name: str, value: Any) -> Any:
     if isinstance(value, bool | int | float):
         check_narrowing(f"site '{name}'", value)
         return value
+    refuse_masked(f"site '{name}': its value", value)
     array, what = value, type(value).__name__
     try:
         if isinstance(value, list | tuple):

@@ -74,7 +74,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
         Parameters
         ----------
         X : array or frame, shape (rows, columns)
-            The table; NaN, None and pandas' NA are missing cells, which are summed out.
+            The table; NaN, None, pandas' NA and what is masked are missing cells, which are summed out.
         y : ignored
 
         Returns
@@ -146,6 +146,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
         """A table as numbers, checked, NaN where a cell is missing."""
         if not learn:
             check_is_fitted(self)
+        X = tables.without_masks(X)
         names = tables.column_names(X)
         if not learn:
             groups: Any = [(g.name, g.family, g.where) for g in self.learned_.design.groups]

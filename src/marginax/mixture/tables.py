@@ -40,7 +40,37 @@ def column_names(table: Any) -> list[str]:
 
 def cell_by_cell(table: Any) -> np.ndarray:
     """A table that is no frame as an array; cells of lists stay what they are, where numpy would make texts of all."""
+    table = without_masks(table)
     return np.array(table, object) if isinstance(table, list | tuple) else np.asarray(table)
+
+
+def without_masks(table: Any) -> Any:
+    """A table, or a part of one, in which masked cells are missing ones: NaN among numbers, otherwise None."""
+    if isinstance(table, list | tuple):
+        return [without_masks(part) for part in table] if _has_masks(table) else table
+    if table is np.ma.masked:
+        return None
+    if isinstance(table, np.ma.MaskedArray) and table.dtype.names is None:
+        cells, mask = table.data, np.ma.getmaskarray(table)
+    elif isinstance(table, np.ndarray) and table.dtype == object:
+        cells, mask = table, np.array([cell is np.ma.masked for cell in table.flat], bool)
+        mask = mask.reshape(table.shape)
+    else:
+        return table
+    if not mask.any():
+        return cells
+    is_number = cells.dtype.kind in "fiub"
+    cells = np.array(cells, np.result_type(cells, np.float64) if is_number else object)
+    cells[mask] = np.nan if is_number else None
+    return cells
+
+
+def _has_masks(rows: Any) -> bool:
+    """Whether a nested list has anything masked in it; of most tables one look at each row says so."""
+    return any(
+        isinstance(part, np.ma.MaskedArray) or (isinstance(part, list | tuple) and _has_masks(part))
+        for part in rows
+    )
 
 
 def column(table: Any, index: int) -> np.ndarray:
@@ -51,8 +81,8 @@ def column(table: Any, index: int) -> np.ndarray:
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether a cell stands for no value: None, NaN, pandas' NA and NaT, an empty string."""
-    if cell is None or (isinstance(cell, str) and not cell.strip()):
+    """Whether a cell stands for no value: None, NaN, pandas' NA and NaT, numpy's masked, an empty string."""
+    if cell is None or cell is np.ma.masked or (isinstance(cell, str) and not cell.strip()):
         return True
     if isinstance(cell, np.ndarray):
         return False

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from marginax.graph.arguments import as_array
+from marginax.language.masked import refuse_masked
 from marginax.language.narrowing import check_narrowing
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -113,6 +114,7 @@ def _checked(what: str, value: Any) -> Any:
         raise TypeError(
             f"{what} of a batch is a {type(value).__name__}; it must be an array, a number, a string or None."
         )
+    refuse_masked(f"{what} of a batch", value)
     array = np.asarray(value)
     if array.dtype.kind in NO_NUMBERS:
         raise TypeError(
