@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from marginax.compiled import QUICK, remembered_jit
 from marginax.graph.parameters import Parameter
+from marginax.graph.validate import is_concrete
 from marginax.infer.initialization import InitStrategy
 from marginax.infer.mcmc.block import Chain
 from marginax.infer.target import Target, initial_position
@@ -171,6 +172,8 @@ def _positions(target: FlatTarget, given: Mapping[str, Any], num_chains: int) ->
     values = {}
     for name in sites:
         value = jnp.asarray(as_numbers(name, given[name]), jnp.result_type(float))
+        if is_concrete(value) and np.isnan(value).any():
+            raise ModelError(f"site '{name}': its value in init_params has NaN.")
         shape = target.target.shape(name)
         if value.shape == shape:  # the same for all chains
             value = jnp.broadcast_to(value, (num_chains, *shape))
