@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import marginax as mx
 import marginax.distributions as dist
@@ -152,3 +153,18 @@ def test_a_counter_that_is_carried_is_not_followed_for_ever() -> None:
         mx.scan(step, 0, jnp.zeros(50))
 
     capture(model)
+
+
+def test_steps_that_are_not_elementwise_are_passed_over() -> None:
+    """Whole numbers that are data go through products, sums and sorts of all kinds."""
+    counts = np.arange(6).reshape(3, 2)
+
+    def model(counts: Any) -> None:
+        z = mx.sample("z", dist.Bernoulli(0.5))
+        mixed = counts @ jnp.array([[1], [2]]) + jnp.sort(counts[:, 0])[:, None] + counts.sum()
+        mx.sample("x", dist.Normal(1.0 * mixed[z].sum(), 1.0), obs=20.0)
+
+    mixed = counts @ [[1], [2]] + counts[:, :1] + 15
+    density = stats.norm.logpdf(20.0, mixed[:2, 0])
+    expected = np.log(0.5 * np.exp(density).sum())
+    np.testing.assert_allclose(mx.marginalize(model).log_density({}, counts), expected, rtol=1e-5)

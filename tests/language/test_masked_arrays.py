@@ -37,9 +37,9 @@ def of_three() -> None:
 @pytest.mark.parametrize(
     ("ask", "where"),
     [
-        (lambda: mx.marginalize(model).log_density({"loc": 0.0}, MASKED), r"argument \[0\]"),
-        (lambda: mx.marginalize(model).log_density({"loc": 0.0}, x=MASKED), r"argument \['x'\]"),
-        (lambda: mx.marginalize(model).explain([MASKED], show=False), r"argument \[0\]\[0\]"),
+        (lambda: mx.marginalize(model).log_density({"loc": 0.0}, MASKED), "argument 1"),
+        (lambda: mx.marginalize(model).log_density({"loc": 0.0}, x=MASKED), "argument 'x'"),
+        (lambda: mx.marginalize(model).explain([MASKED], show=False), r"argument 1\[0\]"),
         (lambda: mx.marginalize(inside).log_density({}), "site 'x'"),
         (lambda: mx.marginalize(of_three).log_density({"w": MASKED}), "site 'w'"),
         (lambda: mx.handlers.condition(of_three, {"w": MASKED})(), "site 'w'"),

@@ -171,6 +171,11 @@ def _computed(
         common = np.broadcast_shapes(*((*a.shape[:at], 1, *a.shape[at + 1 :]) for a in arrays))
         full = [np.broadcast_to(a, (*common[:at], a.shape[at], *common[at + 1 :])) for a in arrays]
         return np.concatenate(full, at), variables
+    wanted = shape_of(eqn.outvars[0])
+    for array in arrays:
+        own = array.shape[: array.ndim - len(variables)]
+        if len(own) != rank or any(n not in (1, w) for n, w in zip(own, wanted, strict=True)):
+            return None, ()  # not elementwise
     largest = max(MOST_NUMBERS, *(a.size for a in arrays))
     if math.prod(np.broadcast_shapes(*(a.shape for a in arrays))) > largest:
         return None, ()

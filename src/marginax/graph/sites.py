@@ -40,7 +40,7 @@ from marginax.graph.validate import (
 )
 from marginax.language import handlers
 from marginax.language.errors import ModelError
-from marginax.language.masked import refuse_masked_arguments
+from marginax.language.masked import refuse_masked
 from marginax.language.narrowing import check_narrowing
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series
@@ -167,7 +167,6 @@ def as_jax_arrays(arguments: Any) -> Any:
         For an iterator: the first run of a model uses it up, and it is run more than once. For a
         masked array.
     """
-    refuse_masked_arguments(arguments)
 
     def convert(path: Any, leaf: Any) -> Any:
         name = argument_name(path)
@@ -176,6 +175,7 @@ def as_jax_arrays(arguments: Any) -> Any:
                 f"the model's argument {name} is a {type(leaf).__name__}, which can be gone through but once, and a "
                 "model is run more than once. Make a list of it: list(rows)."
             )
+        refuse_masked(f"the model's argument {name}", leaf)
         leaf = as_array(leaf, name)
         if isinstance(leaf, np.ndarray | np.generic):
             check_narrowing(f"the model's argument {name}", leaf)

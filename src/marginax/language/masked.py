@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 
 from marginax.language.errors import ModelError
@@ -33,10 +32,3 @@ def refuse_masked(what: str, value: Any) -> None:
             "say to the site which elements there are: obs=array.filled(0.0), with any number in the support, and "
             "obs_mask=~np.ma.getmaskarray(array)."
         )
-
-
-def refuse_masked_arguments(arguments: Any) -> None:
-    """The same, of the arguments of a model, ``(args, kwargs)`` or any tree: the message says which."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(arguments):
-        if isinstance(leaf, np.ma.MaskedArray):
-            refuse_masked(f"the model's argument {jax.tree_util.keystr(path[1:] or path)}", leaf)

@@ -470,12 +470,13 @@ class SVI:
                 with progress("SVI", num_steps, progress_bar) as bar:
                     now = train(program, begin, rules, source, bar, save)
             batch = now.batch or first_batch
+        result = self._result(
+            now, initial, keep_restarts, stable_update, *self._arguments(batch, args, kwargs)
+        )
         fault = validity(now.states)
         if fault is not None:
             warnings.warn(f"where SVI has ended: {fault}", InvalidParameterWarning, stacklevel=2)
-        return self._result(
-            now, initial, keep_restarts, stable_update, *self._arguments(batch, args, kwargs)
-        )
+        return result
 
     def _validity(
         self, states: SVIState, args: Any, kwargs: Any
