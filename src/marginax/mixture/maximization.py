@@ -8,9 +8,10 @@ likelihood from incomplete data via the EM algorithm", Journal of the Royal Stat
 
 The probabilities are the marginalisation engine's, of a mixture or of a chain.
 
-How often each value of a probability vector is expected to be used, and with a Dirichlet prior what that adds, is the
-vector times the derivative of the log density by it. So weights, first states and transitions need no formulas
-of their own.
+How often each value of a probability vector is expected to be used, and with a Dirichlet prior what that adds, follows
+from the derivative of the log density by the vector. The density is that of the vector divided by its sum, so its
+derivative is the uses over the vector, less the number of draws from it. So weights, first states and transitions
+need no formulas of their own but that number.
 
 Families say what rows suggest (`Family.start`): for most of them what is most probable, for others moments. With
 moments, or a prior of the user's, a round may lose; what is kept of each start is the best of its rounds.
@@ -122,12 +123,22 @@ def _round(design: Design, rows: Rows, values: Mapping[str, Any]) -> tuple[dict[
         return -marginal.log_density({**values, **outer}, rows)
 
     now, slopes = jax.value_and_grad(loss)(outer)
+    shares = marginal.posterior(values, rows)[COMPONENT]
+    draws = _draws(design, rows, shares)
     found: dict[str, Any] = {}
     for site, value in outer.items():
-        used = jnp.maximum(-value * slopes[site], 0.0) + ONE_OF
+        used = jnp.maximum(value * (draws[site] - slopes[site]), 0.0) + ONE_OF
         found[site] = used / jnp.sum(used, -1, keepdims=True)
-    shares = marginal.posterior(values, rows)[COMPONENT]
     return _supported(design, found | _suggested(design, rows, shares)), now
+
+
+def _draws(design: Design, rows: Rows, shares: Any) -> dict[str, Any]:
+    """How many components are drawn from each probability vector, as is expected."""
+    if not design.is_chain:
+        return {WEIGHTS: len(rows.cells)}
+    begins = jnp.asarray(rows.begins, shares.dtype).at[0].set(1)
+    follows = (1 - begins[1:]) @ shares[:-1]
+    return {INITIAL: jnp.sum(begins), TRANSITIONS: follows[:, None]}
 
 
 def _suggested(design: Design, rows: Rows, shares: Any) -> dict[str, Any]:
