@@ -13,7 +13,8 @@ import marginax as mx
 import marginax.distributions as dist
 from marginax.infer.batches import as_arguments
 
-MASKED = np.ma.array([0.5, -9999.0, 1.5], mask=[0, 1, 0])
+MASKED = np.ma.array([0.5, -9999.0, 1.5], mask=[False, True, False])
+GIVEN: Any = [np.ma.masked, 1.0]
 WHOLE = np.ma.array([0.5, 0.7, 1.5], mask=False)
 
 
@@ -43,7 +44,7 @@ def of_three() -> None:
         (lambda: mx.marginalize(inside).log_density({}), "site 'x'"),
         (lambda: mx.marginalize(of_three).log_density({"w": MASKED}), "site 'w'"),
         (lambda: mx.handlers.condition(of_three, {"w": MASKED})(), "site 'w'"),
-        (lambda: mx.sample("y", dist.Normal(0.0, 1.0), obs=[np.ma.masked, 1.0]), "site 'y'"),
+        (lambda: mx.sample("y", dist.Normal(0.0, 1.0), obs=GIVEN), "site 'y'"),
         (
             lambda: mx.infer.SVI(
                 model,

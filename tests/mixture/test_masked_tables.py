@@ -17,6 +17,8 @@ RNG = np.random.default_rng(0)
 CLEAN = np.repeat([[0.0, 0.0], [8.0, 8.0]], ROWS // 2, axis=0) + RNG.normal(size=(ROWS, 2)).round(3)
 MASK = np.zeros((ROWS, 2), bool)
 MASK[[3, 25], [0, 1]] = True
+LAST = [[False], [False], [True]]
+LAST_FIELD: Any = [(True,), (False,), (False,)]
 WITH_NAN = np.where(MASK, np.nan, CLEAN)
 MASKED = np.ma.array(np.where(MASK, -9999.0, CLEAN), mask=MASK)
 CELLS = [
@@ -60,15 +62,15 @@ def test_every_answer_to_a_masked_table_is_that_to_nan(fitted: Any):
 def test_a_masked_step_of_a_series_is_a_step_without_a_value():
     model = HiddenMarkov(2, random_state=0, n_init=1, max_iter=5)
     cells = [model._read(X, learn=True) for X in (MASKED, WITH_NAN)]
-    np.testing.assert_array_equal(*cells)
+    np.testing.assert_array_equal(cells[0], cells[1])
 
 
 @pytest.mark.parametrize(
     ("table", "values"),
     [
-        (np.ma.array([[1], [2], [9]], mask=[[0], [0], [1]]), (1, 2)),
-        (np.ma.array([["a"], ["b"], ["??"]], mask=[[0], [0], [1]]), ("a", "b")),
-        (np.ma.array([[True], [False], [True]], mask=[[0], [0], [1]]), (False, True)),
+        (np.ma.array([[1], [2], [9]], mask=LAST), (1, 2)),
+        (np.ma.array([["a"], ["b"], ["??"]], mask=LAST), ("a", "b")),
+        (np.ma.array([[True], [False], [True]], mask=LAST), (False, True)),
         ([["a"], ["b"], [np.ma.masked]], ("a", "b")),
         (pd.DataFrame({"x0": ["a", "b", np.ma.masked]}, dtype=object), ("a", "b")),
     ],
@@ -84,8 +86,8 @@ def test_what_is_under_a_mask_is_no_category(table: Any, values: Any):
     "table",
     [
         np.ma.masked,
-        np.ma.array([1.0, 2.0], mask=[1, 0]),
-        np.ma.array(np.zeros(3, [("a", float)]), mask=[(1,), (0,), (0,)]),
+        np.ma.array([1.0, 2.0], mask=[True, False]),
+        np.ma.array(np.zeros(3, [("a", float)]), mask=LAST_FIELD),
     ],
 )
 def test_what_is_no_table_is_refused(table: Any, fitted: Any):

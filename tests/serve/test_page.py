@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,3 +220,27 @@ def test_the_file_that_is_downloaded(app: Any, browser: Browser, tmp_path: Path)
         posted = {"rows": [[2, 50], [None, 81]]}
         answer = ask(app, "POST", "/predict_proba", json=posted).json()
         assert float(second.split(",")[3]) == answer["probabilities"][1][0]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node on the PATH")
+def test_empty_lines_are_what_they_are_on_the_command_line(tmp_path: Path):
+    module = tmp_path / "csv.mjs"
+    module.write_bytes(files()["/page/csv.js"][0])
+    cases = {
+        "v\n1\n\n3\n": ([[1, "v"], [2, "1"], [3, ""], [4, "3"]], 0),
+        "v\r\n\r\n2\r\n": ([[1, "v"], [2, ""], [3, "2"]], 0),
+        'v\n1\n""': ([[1, "v"], [2, "1"], [3, ""]], 0),
+        "\n\nv\n1": ([[3, "v"], [4, "1"]], 0),
+        "a,b\n1,2\n\n3,4\n\n": ([[1, "a", "b"], [2, "1", "2"], [4, "3", "4"]], 3),
+        "a,b\n1,2\n\n": ([[1, "a", "b"], [2, "1", "2"]], 0),
+    }
+    script = (
+        f"import {{ parse }} from {json.dumps(module.as_uri())};"
+        f"console.log(JSON.stringify({json.dumps(list(cases))}.map(parse)));"
+    )
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", script], capture_output=True, text=True, check=True
+    )
+    for found, (lines, gap) in zip(json.loads(done.stdout), cases.values(), strict=True):
+        assert [[line["number"], *line["cells"]] for line in found["lines"]] == lines
+        assert found["gap"] == gap

@@ -75,7 +75,7 @@ def make_app(
         redoc_url=None,
         lifespan=life,
     )
-    app.state.service = service
+    app.state.service, app.state.workers = service, workers
 
     async def answer(request: Request, function: Callable[[bytes], bytes]) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

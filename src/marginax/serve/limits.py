@@ -8,6 +8,7 @@ why nothing comes of it: a connection that is closed while they write would brea
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -67,8 +68,24 @@ class Limited:
             await refuse(send, problem)
         else:
             self._in_hand += 1
+            has_begun = False
+
+            async def noted(message: Any) -> None:
+                nonlocal has_begun
+                has_begun = True
+                await send(message)
+
             try:
-                await self._within(scope, receive, send)
+                await self._within(scope, receive, noted)
+            except (
+                asyncio.CancelledError
+            ):  # the service was told to stop, and has waited for this long enough
+                if not has_begun:
+                    message = (
+                        "the service stops, and this was not answered in time; ask again later."
+                    )
+                    problem = Problem(503, fault("request", message), retry_after=RETRY_SECONDS)
+                    await refuse(send, problem)
             finally:
                 self._in_hand -= 1
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -21,8 +23,8 @@ WAITING_CONNECTIONS = 200
 """That have not been accepted yet."""
 LARGEST_HEAD = 16 * 1024
 IDLE_SECONDS = 15
-GRACE_SECONDS = 10
-"""For what is being answered when the service is told to stop."""
+GRACE_SECONDS = 8
+"""For what is being answered when the service is told to stop; whoever told it often kills it after ten."""
 
 
 def serve(
@@ -35,6 +37,11 @@ def serve(
     hosts: Sequence[str] | None = None,
 ) -> None:
     """Serve a model file over HTTP until Ctrl-C or SIGTERM.
+
+    Then no new request is taken, and those that have begun are answered: within eight seconds, or else that the service
+    stops. After SIGTERM the function returns, after Ctrl-C it raises `KeyboardInterrupt`. A second signal ends the
+    process at once; so does SIGTERM itself at the end if something is still being computed for an answer that was
+    given up, as a thread cannot be stopped.
 
     Parameters
     ----------
@@ -71,9 +78,10 @@ def serve(
         app = make_app(estimator, name=name, limits=limits, sizes=sizes, hosts=hosts)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}/"
-        Announced(configuration(app), f"Serving {name} at {address} (Ctrl-C stops it)").run(
-            [listener]
-        )
+        server = Announced(configuration(app), f"Serving {name} at {address} (Ctrl-C stops it)")
+        server.run([listener])
+        if server.is_terminated and app.state.workers.is_computing:
+            _end_by(signal.SIGTERM)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -104,15 +112,31 @@ def configuration(app: Any) -> uvicorn.Config:
 
 
 class Announced(uvicorn.Server):
-    """Says when it is ready."""
+    """Says when it is ready, and returns when it is told to end."""
 
     def __init__(self, config: uvicorn.Config, announcement: str) -> None:
         super().__init__(config)
         self.announcement = announcement
+        self.is_terminated = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Uvicorn's, which raises each signal once more when all is answered; SIGTERM has had its way then."""
+        if self.should_exit:
+            _end_by(sig)
+        if sig == signal.SIGTERM:
+            self.is_terminated = self.should_exit = True
+        else:
+            super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         print(self.announcement, flush=True)
+
+
+def _end_by(number: int) -> None:
+    """End the process as a signal does that nobody handles."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def _say(text: str) -> None:

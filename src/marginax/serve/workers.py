@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from marginax.serve.problems import Problem, fault
@@ -31,6 +31,12 @@ class Workers:
     def __init__(self, at_once: int, waiting_seconds: float) -> None:
         self.at_once, self.waiting_seconds = at_once, waiting_seconds
         self._pool = self._threads()
+        self._computed: set[Future[Any]] = set()
+
+    @property
+    def is_computing(self) -> bool:
+        """Whether a thread is at work, or is about to be."""
+        return any(not computed.done() for computed in self._computed)
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What a function returns, or raises.
@@ -41,6 +47,8 @@ class Workers:
             503, when its turn did not come.
         """
         computed = self._pool.submit(function, *arguments)
+        self._computed.add(computed)
+        computed.add_done_callback(self._computed.discard)
         answer = asyncio.wrap_future(computed)
         try:
             done, _ = await asyncio.wait([answer], timeout=self.waiting_seconds)

@@ -48,7 +48,7 @@ async function take(file, facts) {
   where.replaceChildren(html("p", { class: "quiet" }, `Asking about ${file.name}.`), progress);
   try {
     if (file.size > MOST_BYTES) throw new Error("the file is larger than 50 MB; cut it up, or use the command line.");
-    const table = rowsOf(await file.text(), facts.columns);
+    const table = rowsOf(await file.text(), facts.columns, facts.is_series);
     const answers = await askAll(table, facts, (share) => {
       progress.value = share;
       return mine === latest;

@@ -35,9 +35,12 @@ function places(first, columns, comma) {
 }
 
 /** Rows for the service, the lines they come from, the file's header, and remarks. */
-export function rowsOf(text, columns) {
-  const { lines, separator } = parse(text);
+export function rowsOf(text, columns, isSeries = false) {
+  const { lines, separator, gap } = parse(text);
   if (!lines.length) throw new Unreadable("the file is empty.");
+  if (isSeries && gap) {
+    throw new Unreadable(`line ${gap} is empty, and rows are steps in time: write a missing step as empty cells.`);
+  }
   const comma = separator === ";";
   const width = lines[0].cells.length;
   const { where, hasHeader, remarks } = places(lines[0].cells, columns, comma);
