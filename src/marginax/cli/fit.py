@@ -206,13 +206,14 @@ def run(given: argparse.Namespace) -> int:
 def _chosen(file: tables.ParquetFile | tables.CsvFile, given: argparse.Namespace) -> list[str]:
     """The columns that are asked for."""
     known = file.names
+    there, dropped = set(known), set(given.drop)
     for name in [*(given.columns or []), *given.drop]:
-        if name not in known:
+        if name not in there:
             raise Failure(
                 f"{given.data} has no column '{name}'; its columns are: {', '.join(known)}."
             )
     usual = [n for n in known if n not in file.index]
-    keep = [n for n in (given.columns or usual) if n not in given.drop]
+    keep = [n for n in (given.columns or usual) if n not in dropped]
     if not keep:
         raise Failure("no column is left to fit.")
     return keep
@@ -222,9 +223,10 @@ def _families(chosen: list[str], given: argparse.Namespace) -> dict[str, list[st
     """The columns of each family that an option names."""
     named: dict[str, list[str]] = {}
     owner: dict[str, str] = {}
+    there = set(chosen)
     for family in FAMILIES:
         for name in getattr(given, family.replace("-", "_")):
-            if name not in chosen:
+            if name not in there:
                 raise Failure(
                     f"--{family} names column '{name}'; the columns are: {', '.join(chosen)}."
                 )

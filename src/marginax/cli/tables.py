@@ -284,7 +284,8 @@ def table_of(model: Any, path: Path, given: argparse.Namespace) -> tuple[Any, Fi
 
 def check_columns(model: Any, file: File) -> None:
     """A file has the columns of a model."""
-    lacking = [name for name in model.column_names_ if name not in file.names]
+    there = set(file.names)
+    lacking = [name for name in model.column_names_ if name not in there]
     if lacking:
         raise Failure(
             f"{file.path} lacks the column{'s' if len(lacking) > 1 else ''} {', '.join(map(repr, lacking))} of the "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,6 +139,9 @@ def groups_of(components: Any, names: Sequence[str]) -> list[tuple[str, Family, 
         )
     found: list[tuple[str, Family, tuple[int, ...]]] = []
     owner: dict[int, str] = {}
+    places: dict[Any, int] = {}
+    for j, column_name in enumerate(names):
+        places.setdefault(column_name, j)
     for entry in components:
         if not isinstance(entry, Sequence) or isinstance(entry, str) or len(entry) != 3:
             raise TypeError(
@@ -150,7 +153,7 @@ def groups_of(components: Any, names: Sequence[str]) -> list[tuple[str, Family, 
                 f"components: each group needs a name of its own; {name!r} is none, or was taken before."
             )
         columns = [columns] if isinstance(columns, str | int | np.integer) else list(columns)
-        where = tuple(_number(column, names, name) for column in columns)
+        where = tuple(_number(column, names, places, name) for column in columns)
         if not where:
             raise ValueError(
                 f"components: group {name!r} has no columns; give it some, such as [{names[0]!r}], or leave it out."
@@ -182,9 +185,9 @@ def _family(family: Any) -> Family:
     return FAMILIES[family]
 
 
-def _number(column: Any, names: Sequence[str], group: str) -> int:
-    if isinstance(column, str) and column in names:
-        return list(names).index(column)
+def _number(column: Any, names: Sequence[str], places: Mapping[Any, int], group: str) -> int:
+    if isinstance(column, str) and column in places:
+        return places[column]
     if isinstance(column, int | np.integer) and not isinstance(column, bool):
         number = int(column)
         if -len(names) <= number < len(names):
