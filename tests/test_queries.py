@@ -338,3 +338,15 @@ def test_draws_and_modes_carry_the_deterministic_sites_that_follow_from_them() -
     assert 150 < drawn["d"][:, 1].sum() < 200  # 180, standard deviation 4.2
     assert m.mode({})["d"].tolist() == [1, 1, 1]
     assert m.mode({})["twice"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_pairs_have_the_axes_of_plates_of_one_element_too(size: int) -> None:
+    def model() -> None:
+        a = mx.sample("a", dist.Bernoulli(0.4))
+        with mx.plate("data", size):
+            mx.sample("b", dist.Bernoulli(0.3 + 0.2 * a))
+
+    found = mx.marginalize(model).pairwise("a", "b", {})
+    right = [[0.6 * 0.7, 0.6 * 0.3], [0.4 * 0.5, 0.4 * 0.5]]
+    np.testing.assert_allclose(found, np.stack([right] * size), rtol=1e-6)

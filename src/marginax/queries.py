@@ -283,7 +283,12 @@ class Pairwise:
                 f"pairwise: both names are '{self.first}'; use posterior for one variable."
             )
         (share,), total = weights(prepared, SUM, [(self.first, self.second)])
-        return share, total
+        # A plate of one element is none in the plan.
+        sites = variables[self.first], variables[self.second]
+        frames = {frame.name: frame for site in sites for frame in site.plates}
+        plates = sorted(frames.values(), key=lambda frame: frame.dim)
+        steps = share.shape[: share.ndim - 2 - len(several(tuple(plates)))]
+        return share.reshape((*steps, *(f.size for f in plates), *share.shape[-2:])), total
 
 
 def entropy(prepared: Prepared, key: Any = None) -> tuple[Array, Array]:

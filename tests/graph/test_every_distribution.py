@@ -72,7 +72,8 @@ def log(x: float) -> float:
 
 
 def categorical(probs: Any, value: Any) -> float:
-    return log(float(probs[int(value)])) if 0 <= value < len(probs) else -INF
+    """Of weights, which are divided by their sum."""
+    return log(float(probs[int(value)] / sum(probs))) if 0 <= value < len(probs) else -INF
 
 
 def log_softmax(logits: Any) -> Any:
@@ -559,7 +560,7 @@ ROWS: dict[str, Row] = {
     ),
     "MultinomialProbs": Row(
         lambda p: dist.Multinomial(4, p),
-        lambda p, k: multinomial([log(q) for q in p], k) if k.sum() == 4 else -INF,
+        lambda p, k: multinomial([log(q / sum(p)) for q in p], k) if k.sum() == 4 else -INF,
         [
             (np.array(p), np.array(k))
             for p in ([0.0, 0.4, 0.6], [0.0, 0.0, 1.0])
@@ -600,12 +601,13 @@ ROWS: dict[str, Row] = {
     ),
     "OneHotCategorical": Row(
         dist.OneHotCategorical,
-        lambda p, v: log(p[int(np.argmax(v))]) if sorted(v) == [0, 0, 1] else -INF,
+        lambda p, v: categorical(p, np.argmax(v)) if sorted(v) == [0, 0, 1] else -INF,
         [
             (np.array(p), np.array(v))
             for p in ([0.0, 0.4, 0.6], [0.0, 0.0, 1.0])
             for v in ([1, 0, 0], [0, 0, 1], [1, 0, 1])
         ],
+        weights=0,
     ),
     "OrderedLogistic": Row(
         lambda s: dist.OrderedLogistic(s, jnp.array([-1.0, 0.5])),

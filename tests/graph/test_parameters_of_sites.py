@@ -63,6 +63,15 @@ def known(table: list[tuple[Any, Any]], constraint: Any) -> Any:
     return None
 
 
+ONE_OF: dict[str, dict[str, Any]] = {
+    "CirculantNormal": {"covariance_row": [1.0, 0.2], "covariance_rfft": None},
+    "MultivariateNormal": {"scale_tril": EYE, "covariance_matrix": None, "precision_matrix": None},
+    "SineBivariateVonMises": {"correlation": 0.3, "weighted_correlation": None},
+}
+"""Parameters of which one must be given, and what is given where it is another that is asked about."""
+OF_SHAPES_OF_THEIR_OWN = {"MatrixNormal", "MultivariateStudentT"}
+
+
 def cases() -> list[Any]:
     """(distribution, valid arguments, parameter, invalid value)."""
     found = []
@@ -70,6 +79,8 @@ def cases() -> list[Any]:
         kind = getattr(dist, name)
         constraints = getattr(kind, "arg_constraints", None)
         if not isinstance(constraints, dict) or not constraints or kind in (dist.Unit, dist.Delta):
+            continue
+        if name in OF_SHAPES_OF_THEIR_OWN:
             continue
         signature = inspect.signature(kind.__init__).parameters
         required = [
@@ -82,6 +93,9 @@ def cases() -> list[Any]:
                 continue  # a copula takes one of two parameters, neither of which is required
             needed = {*required, parameter} - {"self"}
             valid = {n: known(VALID, constraints.get(n)) for n in needed}
+            others = ONE_OF.get(name, {})
+            if not needed & others.keys():
+                valid |= dict(list(others.items())[:1])
             wrong = known(INVALID, constraint)
             if (
                 any(v is None for v in valid.values())
@@ -91,6 +105,8 @@ def cases() -> list[Any]:
                 continue
             if parameter in ("logits", "gate_logits") and constraint is C.real:
                 wrong = [NAN]
+            if (name, parameter) == ("GammaPoisson", "rate"):
+                wrong = [w for w in wrong if w != INF]  # of a mean of zero
             found += [
                 pytest.param(kind, valid, parameter, w, id=f"{name}-{parameter}-{w}") for w in wrong
             ]
@@ -279,3 +295,32 @@ def test_an_end_that_is_not_normalised_is_a_warning_and_nothing_is_lost() -> Non
         result = svi.run(jax.random.key(0), 300, X, progress_bar=False)
     r = np.asarray(result.params["r"])
     np.testing.assert_allclose(r / r.sum(), [0.3, 0.7], atol=0.02)
+
+
+def test_a_negative_binomial_mean_of_zero_is_valid_and_a_negative_one_is_not() -> None:
+    """The mean is zero for a value of the variable; value and slope are those of the other part."""
+
+    def model(mean: Any) -> None:
+        z = mx.sample("z", dist.Bernoulli(0.4))
+        mx.sample("x", dist.NegativeBinomial2(z * mean, 2.0), obs=0)
+
+    def right(mean: float) -> float:
+        return float(np.log(0.6 + 0.4 * stats.nbinom.pmf(0, 2.0, 2.0 / (2.0 + mean))))
+
+    log_density = mx.marginalize(model).log_density
+    value, slope = jax.jit(jax.value_and_grad(lambda mean: log_density({}, mean)))(1.5)
+    np.testing.assert_allclose([value, log_density({}, 1.5)], right(1.5), rtol=1e-6)
+    np.testing.assert_allclose(slope, (right(1.501) - right(1.499)) / 0.002, rtol=1e-3)
+    with pytest.raises(mx.ModelError, match="site 'x'.*NegativeBinomial2.*zero or positive"):
+        log_density({}, -1.5)
+
+
+def test_a_traced_scale_that_is_not_positive_makes_the_density_nan() -> None:
+    def model(scale: Any) -> None:
+        with mx.handlers.scale(scale=scale):
+            mx.sample("z", dist.Bernoulli(0.4))
+            mx.sample("x", dist.Normal(0.0, 1.0), obs=0.0)
+
+    log_density = jax.jit(lambda scale: mx.marginalize(model).log_density({}, scale))
+    np.testing.assert_allclose(log_density(2.0), 2 * stats.norm.logpdf(0.0), rtol=1e-6)
+    assert np.isnan(log_density(-1.0))

@@ -11,7 +11,7 @@ import pytest
 
 import marginax as mx
 import marginax.distributions as dist
-from marginax.infer.batches import as_arguments
+from marginax.infer.batches import as_arguments, minibatches
 
 MASKED = np.ma.array([0.5, -9999.0, 1.5], mask=[False, True, False])
 GIVEN: Any = [np.ma.masked, 1.0]
@@ -86,3 +86,8 @@ def test_what_the_message_says_to_write_is_the_density_of_what_there_is():
         dist.Normal(0.0, 1.0).log_prob(jnp.array([0.5, 0.0, 1.5])).sum()
     )  # 0: as is given for the one that is not there
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_masked_rows_are_refused_by_minibatches() -> None:
+    with pytest.raises(mx.ModelError, match="minibatches: an array of the data is a masked array"):
+        next(iter(minibatches(np.ma.array([1.0, 1000.0, 1.0], mask=[0, 1, 0]), 3)))

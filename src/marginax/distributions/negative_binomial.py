@@ -12,6 +12,7 @@ from numpyro.distributions import (
     HurdleDistribution,
     NegativeBinomial2 as _NegativeBinomial2,
     ZeroInflatedDistribution,
+    constraints,
 )
 from numpyro.distributions.util import promote_shapes
 
@@ -37,6 +38,10 @@ class NegativeBinomial2(_NegativeBinomial2):
     -1.0
     """
 
+    arg_constraints: ClassVar[dict[str, Any]] = {
+        "expected": constraints.nonnegative,
+        "concentration": constraints.positive,
+    }
     pytree_data_fields: ClassVar[tuple[str, ...]] = ("concentration", "expected")
 
     def __init__(

@@ -85,10 +85,13 @@ def deviance(count: Any, mean: Any) -> Array:
 def _deviance_of_share(count: Any, total: Any, share: Any, log_share: Any) -> Array:
     """The deviance of a count from ``total * share``, also where that is too small for a number."""
     counts, rare = count > 0, share < _RARE
+    never = counts & jnp.isneginf(log_share)
+    log_share = jnp.where(never, 0.0, log_share)
     usual = deviance(count, total * jnp.where(rare & counts, 0.5, share))
     some = jnp.where(counts, count, 1.0)
     log_ratio = jnp.log(some / jnp.where(counts, total, 1.0)) - jnp.where(rare, log_share, 0.0)
-    return jnp.where(rare & counts, some * log_ratio - some + total * share, usual)
+    found = jnp.where(rare & counts, some * log_ratio - some + total * share, usual)
+    return jnp.where(never, jnp.inf, found)
 
 
 def excess(number: Any) -> Array:

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import (
     GammaPoisson,
+    LeftTruncatedDistribution,
     NegativeBinomial2,
     RelaxedBernoulliLogits,
+    RightTruncatedDistribution,
     TwoSidedTruncatedDistribution,
     Wishart,
     WishartCholesky,
@@ -82,6 +84,10 @@ def holds(fn: Any, name: str, value: Any) -> Any:
         if name == "concentration" and _is_wishart(fn):
             return (value > fn.event_shape[-1] - 1) & (value < xp.inf)
         return None
+    if isinstance(fn, LeftTruncatedDistribution | RightTruncatedDistribution):
+        if name == "high":  # an infinite bound truncates nothing
+            return value > -xp.inf
+        return value < xp.inf
     if name == "rate" and isinstance(fn, GammaPoisson | NegativeBinomial2):
         return value >= 0  # infinite: of a mean of zero
     return _satisfied(constraint, value, xp)

@@ -9,8 +9,10 @@ import jax
 from numpyro.distributions import (
     Distribution,
     ExpandedDistribution,
+    GammaPoisson,
     Independent,
     MaskedDistribution,
+    NegativeBinomial2,
 )
 
 
@@ -48,6 +50,8 @@ def mask_of(fn: Any) -> Any:
 
 def components(fn: Any) -> Iterator[Any]:
     """The distributions that one is directly made of: what it wraps, those of a mixture, ..."""
+    if isinstance(fn, GammaPoisson) and type(fn) is not NegativeBinomial2:
+        return  # the Gamma that it holds is made of its own parameters, and has no rate at a mean of zero
     inside = jax.tree.leaves(list(vars(fn).values()), is_leaf=_is_distribution)
     yield from filter(_is_distribution, inside)
 

@@ -321,6 +321,8 @@ class FactorGraph:
             )
         shape = self.captured.output_shapes["scale", key]
         array = materialise(value, shape, value.constant).array
+        # A number is refused where it is stated; of a traced one the density tells.
+        array = jnp.where(array > 0, array, jnp.nan)
         if not shape:
             return Scale(key, array)
         frames = self.places[factor].plates

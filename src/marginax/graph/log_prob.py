@@ -63,7 +63,11 @@ def log_prob(msg: Message) -> Any:
     """
     fn, found = msg["fn"], _log_prob(msg)
     correction = density_correction(fn, checks(fn))
-    return found if correction is None else found + correction
+    if correction is None:
+        return found
+    # Nothing comes back from what is impossible, but for being invalid.
+    impossible = jnp.isneginf(found) & ~jnp.isnan(correction)
+    return jnp.where(impossible, -jnp.inf, found + correction)
 
 
 def _log_prob(msg: Message) -> Any:

@@ -199,7 +199,7 @@ def _own(fn: Any, seen: set[tuple[int, type]]) -> Iterator[Check]:
             continue
         usable = valid
         if constraint is constraints.simplex:
-            usable = jnp.all(value >= 0, -1)
+            usable = jnp.all(value >= 0, -1) & (jnp.sum(value, -1) > 0)
         parameter = Parameter(kind, name, demand(fn, name), usable is not valid)
         yield Check(parameter, *_at_most(ndim, valid, usable))
     if has_bounds(fn) and _is_traced((values["low"], values["high"])):

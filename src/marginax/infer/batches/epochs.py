@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from marginax.infer.batches.arguments import is_arrow
+from marginax.language.masked import refuse_masked
 
 BLOCK_BYTES = 2**20
 WINDOW_BYTES = 2**26
@@ -189,7 +190,9 @@ def _read(data: Any, pieces: list[tuple[int, int]]) -> Any:
         return type(data).from_batches(batches, schema=data.schema)
 
     def read(array: Any) -> np.ndarray:
-        parts = [np.asarray(array[start:stop]) for start, stop in pieces]
+        parts = [array[start:stop] for start, stop in pieces]
+        refuse_masked("minibatches: an array of the data", parts)
+        parts = [np.asarray(part) for part in parts]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     return jax.tree.map(read, data)
