@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "marginax"
 MAY_IMPORT = {
     "language": set(),
     "elimination": set(),
-    "graph": {"language", "elimination", "distributions"},
+    "graph": {"language", "elimination", "distributions", "compiled"},
     "blocks": {"language", "graph"},
     "explanation": {"elimination", "graph", "blocks"},
     "same_program": set(),

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
+from marginax.compiled import hoisted_jit
 from marginax.graph.dependence import NOTHING, dependences
 from marginax.graph.validate import is_concrete
 
@@ -52,7 +53,7 @@ def known_outputs(fn: Callable[..., Any], *args: Any) -> Any:
             c if known else _any(var.aval)
             for c, known, var in zip([*closed.consts, *whole.invars], is_known, inputs, strict=True)
         ]
-        run = jax.jit(jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(fixed, ())))
+        run = hoisted_jit(jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(fixed, ())), *values)
         numbers = dict(zip(chosen, map(np.asarray, run(*values)), strict=True))
     structure = jax.tree.structure(shapes)
     return jax.tree.unflatten(structure, [numbers.get(i) for i in range(len(found))])
