@@ -452,7 +452,6 @@ data = jnp.arange(4.0)
     [
         (["good", "--with", "data"], 0, ["Summed out", "z         Categorical   2", "gradient is finite"]),
         (["good", "--with", "jnp.zeros(3), components=5"], 0, ["Categorical   5"]),
-        (["theirs", "--with", "data", "--numpyro"], 0, ["Bernoulli"]),
         (["theirs", "--with", "data"], 0, ["Bernoulli"]),
         (["mixed_up", "--with", "data"], 1, ["this model cannot be used", "cumsum"]),
         (["broken", "--with", "data"], 1, ["AttributeError", "line 25, in broken: return data.nothing"]),

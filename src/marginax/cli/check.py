@@ -17,7 +17,6 @@ EXAMPLES = """
 examples:
   marginax check model.py:model --with "jnp.zeros(10)"
   marginax check model.py:model --with "data, components=3"     names of the file may be used
-  marginax check coin.py:model --numpyro                        a model written with numpyro.sample
 
 The file is run, as python would run it.
 """
@@ -44,9 +43,6 @@ def add(commands: Any) -> None:
         metavar="ARGUMENTS",
         help="what to call the model with, as in Python, with the names of the file and jnp, np, jax",
     )
-    parser.add_argument(
-        "--numpyro", action="store_true", help="the model is written with numpyro.sample"
-    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -56,8 +52,6 @@ def run(given: argparse.Namespace) -> int:
     from marginax.language.errors import ModelError
 
     model, namespace = _model(given.model)
-    if given.numpyro:
-        model = mx.from_numpyro(model)
     args, kwargs = _arguments(given.arguments, namespace, model)
     try:
         found = mx.marginalize(model).explain(*args, show=False, **kwargs)
@@ -65,10 +59,7 @@ def run(given: argparse.Namespace) -> int:
     except (ModelError, mx.IntractableError) as error:
         raise Failure(f"this model cannot be used: {error}") from error
     except Exception as error:  # whatever a person's own code raises; it is shown where it happened
-        hint = ""
-        if "numpyro.sample" in Path(given.model.rpartition(":")[0]).read_text():
-            hint = " If it is written with numpyro.sample, give --numpyro."
-        raise Failure(f"the model raised {_where(error, given.model)}{hint}") from error
+        raise Failure(f"the model raised {_where(error, given.model)}") from error
     text = (
         f"{found}\n\nWhere a fit would begin\n  log density {density:.6g}; its gradient is finite"
     )
