@@ -52,7 +52,14 @@ def assert_equal_with_gradient(
     assert_same(value, expected)
     assert gradient.keys() == expected_gradient.keys()
     for name in gradient:
-        assert_same(gradient[name], expected_gradient[name])
+        assert_same(*(along(params[name], g[name]) for g in (gradient, expected_gradient)))
+
+
+def along(value: Any, gradient: Any) -> Any:
+    """Of probabilities, a gradient in the directions in which they still add up to one; others are normalised."""
+    value, gradient = np.asarray(value), np.asarray(gradient)
+    are_probabilities = value.ndim > 0 and np.allclose(value.sum(-1), 1)
+    return gradient - gradient.mean(-1, keepdims=True) if are_probabilities else gradient
 
 
 def many_losses(
