@@ -51,9 +51,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         stack.enter_context(_removed_when_told_to_end(unfinished))
         if before is not None:
             os.chmod(unfinished, stat.S_IMODE(before.st_mode))
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError as error:  # a full disk does not say which file
+            if error.errno is not None and error.filename is None:
+                error.filename = str(target)
+            raise
         if sys.platform == "win32":
             file.close()  # an open file keeps its name there
         os.replace(unfinished, target)
