@@ -54,7 +54,7 @@ CONSUMERS: dict[str, Callable[..., Any]] = {
 
 @pytest.mark.parametrize("ask", CONSUMERS.values(), ids=CONSUMERS)
 def test_an_iterator_is_refused_as_an_argument_and_used_up_by_a_model_it_is_noticed(ask: Any):
-    with pytest.raises(mx.ModelError, match=r"argument number 1 is a generator.*list\(rows\)"):
+    with pytest.raises(mx.ModelError, match=r"argument 1 is a generator.*list\(rows\)"):
         ask(model, (row for row in [1.0, 2.0]))
     rows = iter([1.0, 2.0])
     with pytest.raises(mx.ModelError, match=r"'x0': the first run .* list\(rows\)"):
