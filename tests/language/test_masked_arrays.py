@@ -90,4 +90,4 @@ def test_what_the_message_says_to_write_is_the_density_of_what_there_is():
 
 def test_masked_rows_are_refused_by_minibatches() -> None:
     with pytest.raises(mx.ModelError, match="minibatches: an array of the data is a masked array"):
-        next(iter(minibatches(np.ma.array([1.0, 1000.0, 1.0], mask=[0, 1, 0]), 3)))
+        next(iter(minibatches(np.ma.array([1.0, 1000.0, 1.0], mask=[False, True, False]), 3)))
