@@ -186,7 +186,7 @@ ROWS: dict[str, Row] = {
     "Beta": Row(
         dist.Beta,
         beta,
-        each([(1.0, 1.0), (1.0, 2.5), (2.5, 1.0), (2.0, 3.0), (0.5, 2.0)], UNIT),
+        each([(1.0, 1.0), (1.0, 2.5), (2.5, 1.0), (2.0, 3.0), (0.5, 2.0), (1.0, 10.0)], UNIT),
     ),
     "BetaProportion": Row(
         dist.BetaProportion,
