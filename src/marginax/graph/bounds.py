@@ -146,7 +146,7 @@ def _of_equation(eqn: jex_core.JaxprEqn, name: str, arguments: list[Known]) -> l
     elif name in ("gather", "dynamic_slice"):
         beyond += _chosen(eqn, name, arguments)
     outputs = [replace(NOTHING, beyond=beyond) for _ in eqn.outvars]
-    if all(a.array is not None for a in arguments):
+    if outputs and all(a.array is not None for a in arguments):  # what prints has none
         array, variables = _computed(eqn, name, arguments)
         outputs[0] = Known(array, variables, beyond)
     return outputs
