@@ -6,6 +6,7 @@ from marginax.blocks.on_disk import RowsOnDisk as RowsOnDisk, rows_on_disk as ro
 from marginax.elimination.contract import ScaleError as ScaleError
 from marginax.elimination.plan import IntractableError as IntractableError
 from marginax.graph.parameters import InvalidParameterWarning as InvalidParameterWarning
+from marginax.graph.sites import ManySitesWarning as ManySitesWarning
 from marginax.language.errors import ModelError as ModelError
 from marginax.language.narrowing import PrecisionWarning as PrecisionWarning
 from marginax.language.plates import plate as plate, plate_stack as plate_stack

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import (
-    Distribution,
     ExpandedDistribution,
     HurdleLogits,
     HurdleProbs,
@@ -26,6 +25,7 @@ from numpyro.distributions import (
     ZeroInflatedProbs,
 )
 
+from marginax.graph.distribution_layers import is_distribution
 from marginax.graph.log_formulas import (
     log_complement,
     log_of,
@@ -64,22 +64,18 @@ def with_parts(fn: Any, density: Density) -> Any:
         return made
     replaced = {}
     for name, value in vars(fn).items():
-        leaves = jax.tree.leaves(value, is_leaf=_is_distribution)
-        if any(map(_is_distribution, leaves)):
+        leaves = jax.tree.leaves(value, is_leaf=is_distribution)
+        if any(map(is_distribution, leaves)):
             replaced[name] = jax.tree.map(
-                lambda leaf: _part(leaf, density) if _is_distribution(leaf) else leaf,
+                lambda leaf: _part(leaf, density) if is_distribution(leaf) else leaf,
                 value,
-                is_leaf=_is_distribution,
+                is_leaf=is_distribution,
             )
     if not replaced:
         return fn
     made = copy.copy(fn)
     vars(made).update(replaced)
     return made
-
-
-def _is_distribution(value: Any) -> bool:
-    return isinstance(value, Distribution)
 
 
 def _part(part: Any, density: Density) -> Any:

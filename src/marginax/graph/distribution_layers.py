@@ -52,11 +52,12 @@ def components(fn: Any) -> Iterator[Any]:
     """The distributions that one is directly made of: what it wraps, those of a mixture, ..."""
     if isinstance(fn, GammaPoisson) and type(fn) is not NegativeBinomial2:
         return  # the Gamma that it holds is made of its own parameters, and has no rate at a mean of zero
-    inside = jax.tree.leaves(list(vars(fn).values()), is_leaf=_is_distribution)
-    yield from filter(_is_distribution, inside)
+    inside = jax.tree.leaves(list(vars(fn).values()), is_leaf=is_distribution)
+    yield from filter(is_distribution, inside)
 
 
-def _is_distribution(value: Any) -> bool:
+def is_distribution(value: Any) -> bool:
+    """Whether it is one; what `jax.tree` functions ask."""
     return isinstance(value, Distribution)
 
 

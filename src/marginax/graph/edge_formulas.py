@@ -1,9 +1,15 @@
 """Log densities that stay exact at the ends of a support and of a parameter's range.
 
-What `exact_formulas` does for probabilities and rates, these do for distributions given by logits and
-for continuous ones. At an end of its support a density is the limit from inside, as in SciPy: it may be
-zero (-inf), infinite (+inf), or, as under ``Beta(1, 1)`` or a flat Dirichlet, finite. Where it is
-infinite its derivative means nothing, and zero is given.
+A probability of exactly zero or one, a rate of exactly zero, a logit that is infinite: once a discrete
+variable is summed out they are common (`Poisson(rate * occupied)`, a certain entry of a table), and all
+that is wrong with them is that a value becomes impossible. NumPyro moves such probabilities inwards by
+the smallest number, which turns "impossible" into "once in 10^38", and a strong likelihood then makes it
+the mode; or it divides zero by zero in the derivative. The formulas here give -inf to the value, zero to
+the derivative of what is impossible, and the true derivative to the rest.
+
+At an end of a continuous support a density is the limit from inside, as in SciPy: it may be zero (-inf),
+infinite (+inf), or, as under ``Beta(1, 1)`` or a flat Dirichlet, finite. Where it is infinite its
+derivative means nothing, and zero is given.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as d
 from jax import Array
+from jax.lax import stop_gradient
 from jax.scipy.special import gammaln
 
 from marginax.graph.log_formulas import (
@@ -27,15 +34,41 @@ from marginax.graph.log_formulas import (
 )
 
 
+def _bernoulli_probs(fn: Any, value: Array) -> Array:
+    """One logarithm, of the probability of what is observed."""
+    p = jnp.asarray(fn.probs, value.dtype)
+    rest = 1 - p
+    chosen = jnp.where(value > 0, p, rest)
+    logarithm = jnp.log(jnp.where(chosen > 0, chosen, 1.0))
+    # Of a small p, 1 - p has lost digits. What that does to its logarithm is known (Kahan): the ratio of
+    # log(1 - p) to p hardly changes with p. The derivative has lost nothing.
+    kept = rest - 1  # minus what is left of p
+    exact = jnp.where(kept < 0, logarithm * (p / jnp.where(kept < 0, -kept, 1.0)), -p)
+    off = jnp.where((value > 0) | (p >= 0.5), 0.0, exact - logarithm)
+    return jnp.where(chosen > 0, logarithm + stop_gradient(off), -jnp.inf)
+
+
 def _bernoulli_logits(fn: Any, value: Array) -> Array:
     return log_sigmoid((2 * value - 1) * fn.logits)
 
 
-def _binomial_logits(fn: Any, value: Array) -> Array:
+def _binomial(fn: Any, value: Array, one: Array, none: Array) -> Array:
     n = jnp.asarray(fn.total_count, value.dtype)
     ways = gammaln(n + 1) - gammaln(value + 1) - gammaln(n - value + 1)
-    one, none = log_sigmoids(jnp.asarray(fn.logits, value.dtype))
     return ways + counted(value, one) + counted(n - value, none)
+
+
+def _binomial_probs(fn: Any, value: Array) -> Array:
+    return _binomial(fn, value, log_of(fn.probs), log_complement(fn.probs))
+
+
+def _binomial_logits(fn: Any, value: Array) -> Array:
+    return _binomial(fn, value, *log_sigmoids(jnp.asarray(fn.logits, value.dtype)))
+
+
+def _poisson(fn: Any, value: Array) -> Array:
+    rate = jnp.asarray(fn.rate, value.dtype)
+    return counted(value, log_of(rate)) - gammaln(value + 1) - rate
 
 
 def _geometric_probs(fn: Any, value: Array) -> Array:
@@ -45,23 +78,6 @@ def _geometric_probs(fn: Any, value: Array) -> Array:
 def _geometric_logits(fn: Any, value: Array) -> Array:
     one, none = log_sigmoids(jnp.asarray(fn.logits, value.dtype))
     return counted(value, none) + one
-
-
-def _negative_binomial_ways(count: Any, value: Array) -> Array:
-    return gammaln(value + count) - gammaln(count) - gammaln(value + 1)
-
-
-def _negative_binomial_probs(fn: Any, value: Array) -> Array:
-    n = jnp.asarray(fn.total_count, value.dtype)
-    likely = counted(value, log_of(fn.probs)) + counted(n, log_complement(fn.probs))
-    return _negative_binomial_ways(n, value) + likely
-
-
-def _negative_binomial_logits(fn: Any, value: Array) -> Array:
-    n = jnp.asarray(fn.total_count, value.dtype)
-    one, none = log_sigmoids(jnp.asarray(fn.logits, value.dtype))
-    likely = counted(value, one) + counted(n, none)
-    return _negative_binomial_ways(n, value) + likely
 
 
 def _multinomial(value: Array, log_probs: Array) -> Array:
@@ -155,12 +171,13 @@ def _polya_gamma(fn: Any, value: Array) -> Array:
 
 
 EDGE_FORMULAS: dict[type, Callable[[Any, Array], Array]] = {
+    d.BernoulliProbs: _bernoulli_probs,
     d.BernoulliLogits: _bernoulli_logits,
+    d.BinomialProbs: _binomial_probs,
     d.BinomialLogits: _binomial_logits,
+    d.Poisson: _poisson,
     d.GeometricProbs: _geometric_probs,
     d.GeometricLogits: _geometric_logits,
-    d.NegativeBinomialProbs: _negative_binomial_probs,
-    d.NegativeBinomialLogits: _negative_binomial_logits,
     d.MultinomialProbs: _multinomial_probs,
     d.MultinomialLogits: _multinomial_logits,
     d.Beta: _beta,

@@ -70,10 +70,7 @@ def fold_elementwise(
 
 
 def fold_reshaping(
-    primitive: str,
-    params: Mapping[str, Any],
-    operand: Any,
-    variables: int,
+    primitive: str, params: Mapping[str, Any], operand: Any, variables: int
 ) -> np.ndarray | None:
     """The result of a primitive that only rearranges a known operand, or None.
 

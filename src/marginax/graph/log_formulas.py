@@ -44,14 +44,14 @@ def log_power(exponent: Any, base: Any) -> Array:
 
 def log_of(probability: Any) -> Array:
     """``log(probability)``, -inf of zero."""
-    is_edge = probability == 0
-    return jnp.where(is_edge, -jnp.inf, jnp.log(jnp.where(is_edge, 1.0, probability)))
+    possible = probability > 0
+    return jnp.where(possible, jnp.log(jnp.where(possible, probability, 1.0)), -jnp.inf)
 
 
 def log_complement(probability: Any) -> Array:
-    """``log(1 - probability)``, -inf of one."""
-    is_edge = probability == 1
-    return jnp.where(is_edge, -jnp.inf, jnp.log1p(-jnp.where(is_edge, 0.0, probability)))
+    """``log(1 - probability)``, -inf of one; written as `complement` looks for it."""
+    possible = probability < 1
+    return jnp.where(possible, jnp.log1p(-jnp.where(possible, probability, 0.0)), -jnp.inf)
 
 
 def plus(*logarithms: Any) -> Array:

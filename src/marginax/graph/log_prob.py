@@ -24,7 +24,6 @@ from marginax.graph.compound_formulas import COMPOUND_FORMULAS, with_parts
 from marginax.graph.count_formulas import count_formula
 from marginax.graph.distribution_layers import mask_of, unwrapped
 from marginax.graph.edge_formulas import EDGE_FORMULAS
-from marginax.graph.exact_formulas import FORMULAS
 from marginax.graph.parameters import checks, density_correction
 from marginax.graph.supports import bounds
 from marginax.graph.tail_formulas import TAIL_FORMULAS
@@ -43,7 +42,6 @@ _CATEGORICAL = CategoricalProbs | CategoricalLogits
 _WITH_IMPOSSIBLE = _CATEGORICAL | Delta
 """Their own formulas give -inf, rightly, beside which there may be more."""
 
-_ELEMENTARY = EDGE_FORMULAS | FORMULAS
 _COMPOUND = COMPOUND_FORMULAS | TAIL_FORMULAS
 
 
@@ -135,7 +133,7 @@ def _density(
 ) -> Any:
     """The log density of a possible value."""
     base = unwrapped(fn)
-    formula = count_formula(base, largest) or _formula(base, _ELEMENTARY)
+    formula = count_formula(base, largest) or _formula(base, EDGE_FORMULAS)
     compound = _formula(base, _COMPOUND)
     if formula is None and compound is None:
         if isinstance(base, _CATEGORICAL):

@@ -54,14 +54,8 @@ class AnyOf(constraints.Constraint):
 
     def __init__(self, parts: Sequence[Any]) -> None:
         self.parts = tuple(parts)
-
-    @property
-    def is_discrete(self) -> bool:  # type: ignore[override]
-        return all(part.is_discrete for part in self.parts)
-
-    @property
-    def event_dim(self) -> int:  # type: ignore[override]
-        return self.parts[0].event_dim
+        self.is_discrete = all(part.is_discrete for part in self.parts)
+        self.event_dim = self.parts[0].event_dim
 
     def __call__(self, x: Any) -> Any:
         x = jnp.asarray(x)
@@ -71,7 +65,8 @@ class AnyOf(constraints.Constraint):
         return feasible(self.parts[0], prototype)
 
     def tree_flatten(self) -> Any:
-        return (self.parts,), (("parts",), {})
+        same = {"is_discrete": self.is_discrete, "event_dim": self.event_dim}
+        return (self.parts,), (("parts",), same)
 
 
 class _RealWhere(constraints.Constraint):
