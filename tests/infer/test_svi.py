@@ -504,8 +504,9 @@ def test_probabilities_that_no_longer_sum_to_one_are_a_warning_that_says_simplex
             z = mx.sample("z", dist.Categorical(np.array([0.5, 0.5])))
             mx.sample("x", dist.Normal(2.0 * z, 1.0), obs=x)
 
-    with pytest.warns(mx.InvalidParameterWarning, match="(?s)'z'.*sum to one.*simplex"):
+    with pytest.warns(mx.InvalidParameterWarning, match="(?s)'z'.*sum to one.*simplex") as found:
         fit(svi_of(model, guide), 50, np.array([0.1, 1.7]))
+    assert len(found) == 1
 
 
 def test_probabilities_of_the_model_are_checked_as_well():

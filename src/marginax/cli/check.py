@@ -112,9 +112,8 @@ def _arguments(text: str, namespace: dict[str, Any], model: Any) -> tuple[Any, A
 
     known = {"jax": jax, "jnp": jnp, "np": np} | namespace | {"__call": call}
     try:
-        args, kwargs = eval(
-            f"__call({text})", known
-        )  # it is the person's own Python, as the file is
+        # It is the person's own Python, as the file is.
+        args, kwargs = eval(f"__call({text})", known)
     except Exception as error:
         raise Failure(f"--with {text!r} raised {type(error).__name__}: {error}") from error
     try:

@@ -253,9 +253,8 @@ def check_plates(
                     f"'{name}' into the plate, or take '{variable}' out of it"
                     f"{all_at_once(variable, frame.size, site.support)}."
                 )
-            own_value = (
-                variable == name and not site.series
-            )  # of a scan it may come from earlier steps
+            # The value of a scan's site may come from earlier steps.
+            own_value = variable == name and not site.series
             if frame.size == 1 or own_value:
                 continue
             axis = path[ndim_batch + frame.dim]

@@ -26,9 +26,8 @@ from numpyro.distributions import (
 
 ROUNDING = 1e-5  # of a probability that was computed in single precision
 SIMPLEX_TOLERANCE = 1e-3  # float32 weights of many components do not add up to one exactly
-MATRIX_TOLERANCE = (
-    1e-3  # of the product of two standard deviations: an inverse is not quite symmetric
-)
+# Of the product of two standard deviations: an inverse is not quite symmetric.
+MATRIX_TOLERANCE = 1e-3
 
 _INDEPENDENT = type(constraints.independent(constraints.positive, 1))
 _DEPENDENT = type(constraints.dependent)

@@ -70,9 +70,8 @@ def _digest_of_all_parts(array: Any) -> Any:
     width = min(array.dtype.itemsize, 4)
     bits = jax.lax.bitcast_convert_type(array, jnp.dtype(f"uint{8 * width}")).astype(jnp.uint32)
     place = jax.lax.iota(jnp.uint32, bits.size).reshape(bits.shape)
-    mixed = (bits ^ (bits >> 15)) * (
-        2 * place + 1
-    )  # modulo 2**32, so that the order of adding does not matter
+    # Modulo 2**32, so that the order of adding does not matter.
+    mixed = (bits ^ (bits >> 15)) * (2 * place + 1)
     again = (mixed ^ (mixed >> 13)) * jnp.uint32(2654435761)
     return jnp.stack([jnp.sum(mixed), jnp.sum(again ^ (again >> 16))])
 

@@ -239,16 +239,14 @@ def _has_local_sites(
     """
     found: list[bool] = []
 
-    def look(site: Message) -> Any:
-        if not is_asked_for(site):
-            return None
-        found.extend(f.size != f.full_size for f in site["cond_indep_stack"])
-        return jnp.full(site_shape(site), traced[-1])  # only its shape counts
-
-    traced: list[Any] = []
-
     def run(number: Any) -> None:
-        traced.append(number)
+        def look(site: Message) -> Any:
+            if not is_asked_for(site):
+                return None
+            found.extend(f.size != f.full_size for f in site["cond_indep_stack"])
+            # Only its shape counts, and a model that branches on it must not get an answer.
+            return jnp.full(site_shape(site), number)
+
         handlers.substitute(model, substitute_fn=look)(*args, **kwargs)
 
     with isolated():

@@ -163,19 +163,17 @@ def _unconstrained_shapes(
 ) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def record(site: Message) -> Any:
-        if site["type"] != "sample" or site["name"] not in sites:
-            return None
-        lengths = tuple(steps.length for steps in reversed(site.get("steps", ())))
-        own = biject_to(site["fn"].support).inverse_shape(site_shape(site))
-        shapes[site["name"]] = (*lengths, *own)
-        # Only its shape counts; an improper site could not be drawn.
-        return jnp.full(site_shape(site), traced[-1])
-
-    traced: list[Array] = []
-
     def run(key: Any, number: Array) -> None:
-        traced.append(number)
+        def record(site: Message) -> Any:
+            if site["type"] != "sample" or site["name"] not in sites:
+                return None
+            lengths = tuple(steps.length for steps in reversed(site.get("steps", ())))
+            own = biject_to(site["fn"].support).inverse_shape(site_shape(site))
+            shapes[site["name"]] = (*lengths, *own)
+            # Only its shape counts (an improper site could not be drawn), and a model that
+            # branches on it must not get an answer.
+            return jnp.full(site_shape(site), number)
+
         seeded = handlers.seed(model, rng_seed=key)
         handlers.substitute(seeded, substitute_fn=record)(*args, **kwargs)
 

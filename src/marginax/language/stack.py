@@ -86,9 +86,8 @@ def read_lazily(arguments: Any) -> Any:
     return jax.tree.map(
         lambda leaf: leaf.__jax_array__() if getattr(leaf, "is_read_lazily", False) else leaf,
         arguments,
-        is_leaf=lambda node: isinstance(
-            node, Iterator
-        ),  # what a model does with one is its own affair
+        # What a model does with an iterator is its own affair.
+        is_leaf=lambda node: isinstance(node, Iterator),
     )
 
 

@@ -173,9 +173,8 @@ class Row(dist.Distribution):
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
-    support: Any = (
-        constraints.real_vector
-    )  # a table is checked, with words, before the model sees it
+    # A table is checked, with words, before the model sees it.
+    support: Any = constraints.real_vector
     pytree_data_fields = ("values", "observed")
     pytree_aux_fields = ("groups",)
 

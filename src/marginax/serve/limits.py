@@ -77,9 +77,8 @@ class Limited:
 
             try:
                 await self._within(scope, receive, noted)
-            except (
-                asyncio.CancelledError
-            ):  # the service was told to stop, and has waited for this long enough
+            except asyncio.CancelledError:
+                # The service was told to stop, and has waited for this long enough.
                 if not has_begun:
                     message = (
                         "the service stops, and this was not answered in time; ask again later."

@@ -155,9 +155,8 @@ class OnDisk:
                     group, name, shape, values.dtype
                 )
                 file = self._file(group, name, len(shape), number)
-                file.unlink(
-                    missing_ok=True
-                )  # of a chunk that is not complete Zarr would read the rest
+                # Of a chunk that is not complete Zarr would read the rest.
+                file.unlink(missing_ok=True)
                 array.values[:, first : first + values.shape[1]] = values
                 array.digests[number:] = [storage.file_digest(file)]
 

@@ -470,13 +470,14 @@ class SVI:
                 with progress("SVI", num_steps, progress_bar) as bar:
                     now = train(program, begin, rules, source, bar, save)
             batch = now.batch or first_batch
-        result = self._result(
-            now, initial, keep_restarts, stable_update, *self._arguments(batch, args, kwargs)
+        return self._result(
+            now,
+            initial,
+            keep_restarts,
+            stable_update,
+            validity(now.states),
+            *self._arguments(batch, args, kwargs),
         )
-        fault = validity(now.states)
-        if fault is not None:
-            warnings.warn(f"where SVI has ended: {fault}", InvalidParameterWarning, stacklevel=2)
-        return result
 
     def _validity(
         self, states: SVIState, args: Any, kwargs: Any
@@ -562,9 +563,11 @@ class SVI:
         initial_losses: np.ndarray | None,
         keep: bool,
         stable: bool,
+        fault: ModelError | None,
         args: Any,
         kwargs: Any,
     ) -> SVIRunResult:
+        """Of the best restart; `fault` is what is invalid where the restarts have ended."""
         history = now.history
         ends = ranked(history.losses, now.params if keep else None, stable)
         best = ends.best
@@ -578,8 +581,13 @@ class SVI:
                 self.model, self.guide, self.get_params(state), key, step, args, kwargs
             )
         params = {name: jnp.asarray(np.asarray(v)[best]) for name, v in now.params.items()}
-        sites = self._check_result(params, args, kwargs)
-        if any(any(site.cut) for site in sites.values()):
+        if fault is not None:
+            warnings.warn(
+                f"where SVI has ended: {fault} The losses of this run mean nothing.",
+                InvalidParameterWarning,
+                stacklevel=3,
+            )
+        elif any(any(site.cut) for site in self._sites(params, args, kwargs).values()):
             self._check_cuts(params, state.rng_key, args, kwargs)
         restarts, use = None, {}
         if len(history.losses) > 1:
@@ -593,24 +601,12 @@ class SVI:
             params, state, losses, norms, now.stopped, evaluations, restarts, initial_losses, use
         )
 
-    def _check_result(self, params: Mapping[str, Any], args: Any, kwargs: Any) -> dict[str, Site]:
-        """Are the distributions still distributions? (Say, probabilities that sum to one.)"""
+    def _sites(self, params: Mapping[str, Any], args: Any, kwargs: Any) -> dict[str, Site]:
+        """Of the guide and of the model, as they are with these parameters."""
         sites: dict[str, Site] = {}
-        which = "guide"
-        try:
-            for path in guide_paths(handlers.substitute(self.guide, data=params), args, kwargs):
-                which = "model"
-                model = handlers.substitute(self.model, data={**params, **path.chosen})
-                sites |= dict(path.sites) | collect_sites(model, *args, **kwargs)
-                which = "guide"
-        except ModelError as error:
-            warnings.warn(
-                f"where SVI has ended the {which} is not valid: {error} Declare the parameter with "
-                "the constraint that its use needs, for example constraint=constraints.simplex "
-                "for probabilities; the losses of this run mean nothing.",
-                InvalidParameterWarning,
-                stacklevel=4,
-            )
+        for path in guide_paths(handlers.substitute(self.guide, data=params), args, kwargs):
+            model = handlers.substitute(self.model, data={**params, **path.chosen})
+            sites |= dict(path.sites) | collect_sites(model, *args, **kwargs)
         return sites
 
     def _check_cuts(self, params: Mapping[str, Any], key: Any, args: Any, kwargs: Any) -> None:
