@@ -160,11 +160,23 @@ def _runner(
         function = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr, consts))
         return jax.tree.unflatten(structure, function(*leaves))
 
-    # JAX refuses options of a program that becomes a part of another one; that has its own.
+    return jitted(run, options)
+
+
+def jitted(run: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
+    """``jax.jit`` with options of XLA, which JAX refuses of a program that becomes a part of another one.
+
+    Parameters
+    ----------
+    run : callable
+        A pure function of arrays.
+    options : mapping
+        XLA's, see `compiler_options`; they are left out inside of a trace, where the program around has its own.
+    """
     inside, alone = jax.jit(run), jax.jit(run, compiler_options=dict(options))
 
-    def call(consts: list[Any], leaves: list[Any]) -> Any:
+    def call(*args: Any) -> Any:
         is_alone = jex_core.get_opaque_trace_state(convention="flax") == NOTHING_TRACED
-        return (alone if is_alone else inside)(consts, leaves)
+        return (alone if is_alone else inside)(*args)
 
     return call

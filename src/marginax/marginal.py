@@ -6,11 +6,9 @@ A query here is three steps: check the parameters against the model's sites, mak
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,11 +17,18 @@ import numpy as np
 from jax import Array
 
 import marginax.queries as queries
-from marginax.compiled import remembered_jit
+from marginax.answers import (
+    Call,
+    answer,
+    are_differentiated_numbers,
+    compiled_answer,
+    differentiable_answer,
+)
 from marginax.explanation import Explanation, explanation
 from marginax.filtering import filtered, one_step_ahead
 from marginax.graph.parameters import invalid
-from marginax.graph.sites import Site, as_jax_arrays, collect_sites, collect_sites_once
+from marginax.graph.record import record_model
+from marginax.graph.sites import Site, as_jax_arrays, collect_sites_once
 from marginax.graph.validate import is_concrete
 from marginax.language import handlers
 from marginax.language.errors import ModelError
@@ -31,13 +36,11 @@ from marginax.prepared import (
     Params,
     Prepared,
     check_params,
+    default_memory_limit,
     diagnose,
-    prepare_model,
+    prepare_record,
 )
 from marginax.queries import Query
-
-SHARE_OF_A_BATCH = 8
-"""A batch's largest array may take this share of the limit: there are several of them."""
 
 MATTERS = 1e-4
 """Posterior probability beyond a cut that is worth a warning."""
@@ -537,13 +540,14 @@ class Marginal:
         def run(arrays: dict[int, Any]) -> None:
             whole = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
             args, kwargs = jax.tree.unflatten(structure, whole)
-            sites = collect_sites_once(self.model, *args, **kwargs)
+            record = record_model(self.model, args, kwargs)
+            sites = record.sites
             values = {
                 name: jnp.zeros(site.shape, site.dtype)
                 for name, site in sites.items()
                 if site.is_free and site.support is None
             }
-            prepared = prepare_model(self.model, sites, values, args, kwargs, memory_limit=NO_LIMIT)
+            prepared = prepare_record(record, values, NO_LIMIT)
             made.append(
                 explanation(
                     prepared.graph,
@@ -581,16 +585,16 @@ class Marginal:
         >>> mx.marginalize(change).supports()["year"].tolist()
         [1851, 1852, 1853, 1854]
         """
-        sites = collect_sites(self.model, *args, **kwargs)
+        sites = collect_sites_once(self.model, *args, **kwargs)
         return {n: s.support for n, s in sites.items() if s.is_free and s.support is not None}
 
     def prepare(self, params: Params, args: Any, kwargs: Any) -> Prepared:
         """The factor graph, plan and values of one call; for building other queries on."""
-        sites = collect_sites_once(self.model, *args, **kwargs)
-        values, batch = check_params(sites, params)
+        record = record_model(self.model, args, kwargs, params)
+        values, batch = check_params(record.sites, params)
         if batch:
             raise ModelError("prepare: params must be one set of values, not a batch of draws.")
-        return prepare_model(self.model, sites, values, args, kwargs, self.memory_limit)
+        return prepare_record(record, values, self.memory_limit)
 
     def _ask(
         self, query: Query, key: Any, params: Params, args: Any, kwargs: Any, batch_size: int | None
@@ -601,61 +605,24 @@ class Marginal:
                 f"params must be a dictionary of values by site name, not {type(params).__name__}; "
                 "the model's own arguments come after it."
             )
-        sites = collect_sites_once(self.model, *args, **kwargs)
-        values, batch = check_params(sites, params)
+        record = record_model(self.model, args, kwargs, params)
+        values, batch = check_params(record.sites, params)
         values = {name: jnp.asarray(value) for name, value in values.items()}
-        run = partial(self._answer, sites, args, kwargs, batch, batch_size)
-        if not is_concrete((key, values, args, kwargs)):
-            return run(query, key, values)
-
-        def compiled(query: Query) -> Any:
-            return remembered_jit(partial(run, query), key, values)(key, values)
-
-        result, validity = compiled(queries.Checked(query))
-        fault = invalid(validity) if is_concrete(validity) else None
+        limit = default_memory_limit() if self.memory_limit is None else self.memory_limit
+        call = Call(record, tuple(values), batch, batch_size, limit)
+        numbers = key, values, record.program.consts
+        if not is_concrete(numbers):
+            way = differentiable_answer if are_differentiated_numbers(numbers) else answer
+            return way(call, query, key, values)
+        result, validity = compiled_answer(call, queries.Checked(query), key, values)
+        if not is_concrete(validity):  # a trace around has made it a part of its own program
+            return result
+        fault = invalid(validity)
         if fault is not None:
             raise fault
-        if query is not queries.beyond_cuts and any(any(site.cut) for site in sites.values()):
-            warn_of_cuts(compiled(queries.beyond_cuts), sites)
+        if query is not queries.beyond_cuts and any(any(s.cut) for s in record.sites.values()):
+            warn_of_cuts(compiled_answer(call, queries.beyond_cuts, key, values), record.sites)
         return result
-
-    def _answer(
-        self,
-        sites: Mapping[str, Site],
-        args: Any,
-        kwargs: Any,
-        batch: tuple[int, ...],
-        batch_size: int | None,
-        query: Query,
-        key: Any,
-        values: dict[str, Array],
-    ) -> Any:
-        def one(key: Any, values: dict[str, Array]) -> Any:
-            prepared = prepare_model(self.model, sites, values, args, kwargs, self.memory_limit)
-            return prepared.ask(lambda prepared: query(prepared, key))
-
-        if not batch:
-            return one(key, values)
-        count = math.prod(batch)
-        flat = {n: v.reshape((count, *v.shape[len(batch) :])) for n, v in values.items()}
-        keys = None if key is None else jax.random.split(key, count)
-        if batch_size is None:
-            batch_size = self._as_many_as_fit(sites, flat, args, kwargs)
-        if count <= batch_size:
-            results = jax.vmap(one)(keys, flat)
-        else:
-            results = jax.lax.map(lambda draw: one(*draw), (keys, flat), batch_size=batch_size)
-        return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), results)
-
-    def _as_many_as_fit(
-        self, sites: Mapping[str, Site], flat: Mapping[str, Array], args: Any, kwargs: Any
-    ) -> int:
-        """How many draws may be evaluated at once."""
-        example = {name: jnp.zeros(value.shape[1:], value.dtype) for name, value in flat.items()}
-        prepared = prepare_model(self.model, sites, example, args, kwargs, self.memory_limit)
-        return max(
-            prepared.memory_limit // (SHARE_OF_A_BATCH * max(queries.peak_bytes(prepared), 1)), 1
-        )
 
     def _possible(
         self, query: Query, key: Any, params: Params, args: Any, kwargs: Any, batch_size: int | None
@@ -675,7 +642,7 @@ class Marginal:
         if not bad.ndim:
             prepared = self.prepare(params, args, kwargs)
             return diagnose(prepared, prepared.evaluate_for_variables() if of_variables else None)
-        sites = collect_sites(self.model, *args, **kwargs)
+        sites = record_model(self.model, args, kwargs, params).sites
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         values, _ = check_params(sites, params)
         one = {name: value[first] for name, value in values.items()}

@@ -22,8 +22,17 @@ from marginax.compiled import hoisted_jit
 from marginax.elimination.factor import Factor
 from marginax.elimination.plan import Advance, Eliminate, Plan, make_plan
 from marginax.explanation import explanation
-from marginax.graph.factors import Evaluated, FactorGraph, LogDensity, density_trace, factor_graph
+from marginax.graph.capture import analysed
+from marginax.graph.factors import (
+    Evaluated,
+    FactorGraph,
+    LogDensity,
+    density_trace,
+    factor_graph,
+    graph_of,
+)
 from marginax.graph.parameters import invalid
+from marginax.graph.record import Record
 from marginax.graph.same_sites import refuse_changes, seen_of
 from marginax.graph.sites import Site, as_jax_arrays, seen_in
 from marginax.graph.validate import check_value, numpyro_checks
@@ -155,12 +164,31 @@ def prepare(
     """
     latents = {name: site for name, site in sites.items() if site.is_free or name in values}
     enumerated = frozenset(name for name in latents if name not in values)
-    graph = factor_graph(program, latents, enumerated)
+    return _planned(factor_graph(program, latents, enumerated), sites, values, memory_limit)
+
+
+def _planned(
+    graph: FactorGraph,
+    sites: Mapping[str, Site],
+    values: Mapping[str, Any],
+    memory_limit: int | None,
+) -> Prepared:
     plan = make_plan(graph.terms(), graph.sizes, graph.plate_sizes, graph.home, chains=graph.chains)
     limit = default_memory_limit() if memory_limit is None else memory_limit
     prepared = Prepared(graph, plan, values, sites, limit, sizes_in_blocks(graph))
     prepared.refuse_above_limit(prepared.planned_bytes())
     return prepared
+
+
+def prepare_record(
+    record: Record, values: Mapping[str, Any], memory_limit: int | None = None
+) -> Prepared:
+    """Prepare a model of which a run has been recorded, see `prepare`."""
+    latents = {name: record.sites[name] for name in record.inputs}
+    enumerated = frozenset(name for name in latents if name not in values)
+    captured = analysed(record.program, record.outputs, latents, enumerated)
+    graph = graph_of(captured, record.places, record.scale_constants, latents, enumerated)
+    return _planned(graph, record.sites, values, memory_limit)
 
 
 def prepare_model(

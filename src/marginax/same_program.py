@@ -7,8 +7,9 @@ own. What JAX itself compares by ``==`` (types, meshes, shardings, primitives) i
 cannot be proven equal, a Python function above all, is named, and such a program is never taken for another. An
 object of ours that a program calls says itself what tells it from others in another process, by ``told_apart_by``.
 
-A custom derivative, or a rule for mapping, is left out: it says nothing about the values of a program that is called
-with numbers, which is the only use of a key (see `compiled`).
+A custom derivative, or a rule for mapping, is left out where a program is called with numbers: it says nothing about
+the values. Where the program is to be differentiated, it counts (``with_derivatives``), and is known by the name of
+the library's function that is the rule.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from jax.core import Tracer
 from jax.extend import core as jex_core
 from jax.extend.linear_util import WrappedFun
 
+from marginax.written_rules import written_rule
+
 RULES: Mapping[str, frozenset[str]] = {
     "custom_jvp_call": frozenset({"jvp_jaxpr_fun", "jvp_jaxpr_thunk"}),
     "custom_vjp_call": frozenset({"fwd_jaxpr_thunk", "bwd", "out_trees"}),
@@ -35,9 +38,12 @@ RULES: Mapping[str, frozenset[str]] = {
     "custom_vmap_call": frozenset({"rule"}),
     "remat2": frozenset({"policy"}),
     "checkpoint": frozenset({"policy"}),
+}
+"""Parameters of primitives that have no part in their values, but in their derivatives."""
+NEVER_MATTER: Mapping[str, frozenset[str]] = {
     "reduce": frozenset({"computation"}),  # its jaxpr stands beside it
 }
-"""Parameters of primitives that have no part in their values."""
+"""Parameters that have no part in either."""
 
 LIBRARIES = frozenset({"jax", "jaxlib", "numpy", "ml_dtypes"})
 """The values of their types are known by what they consist of."""
@@ -59,15 +65,17 @@ class ProgramKey:
     """What its values depend on that another process could not recognise."""
 
 
-def program_key(jaxpr: jex_core.Jaxpr) -> ProgramKey:
+def program_key(jaxpr: jex_core.Jaxpr, with_derivatives: bool = False) -> ProgramKey:
     """The key of a program whose outermost constants are its arguments.
 
     Parameters
     ----------
     jaxpr : Jaxpr
         The values of its ``constvars`` are no part of the key; those of inner jaxprs are.
+    with_derivatives : bool
+        Whether programs with equal keys have the same derivatives, too.
     """
-    walk = _Walk()
+    walk = _Walk(with_derivatives)
     digest = walk.jaxpr(jaxpr)
     return ProgramKey(digest, tuple(walk.numbers), tuple(walk.unproven), tuple(walk.untold))
 
@@ -75,7 +83,8 @@ def program_key(jaxpr: jex_core.Jaxpr) -> ProgramKey:
 class _Walk:
     """Writes every part of a program as a word; equal words mean equal parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_derivatives: bool = False) -> None:
+        self.with_derivatives = with_derivatives
         self.numbers: dict[Any, int] = {}
         """The objects that are compared by ``==``, numbered as they come."""
         self.words: dict[int, tuple[Any, str]] = {}
@@ -124,9 +133,12 @@ class _Walk:
 
     def _parameters(self, eqn: jex_core.JaxprEqn) -> str:
         has_values, self._has_values = self._has_values, self._has_values and bool(eqn.outvars)
-        without = RULES.get(eqn.primitive.name, ())
+        rules = RULES.get(eqn.primitive.name, frozenset())
+        without = NEVER_MATTER.get(eqn.primitive.name, frozenset())
+        if not self.with_derivatives:
+            without |= rules
         words = [
-            f"{name}={self.word(value)}"
+            f"{name}={self._rule(value) if name in rules else self.word(value)}"
             for name, value in sorted(eqn.params.items())
             if name not in without
         ]
@@ -169,6 +181,11 @@ class _Walk:
             if not callable(value) and not isinstance(value, WrappedFun):
                 return self._known(value)
         return self._unknown(value)
+
+    def _rule(self, value: Any) -> str:
+        """A derivative's rule, by the function that its author has written."""
+        written = written_rule(value)
+        return self.word(value) if written is None else self.word(written)
 
     def _unordered(self, values: Iterable[Any]) -> str:
         # Numbered in the order of their printed forms: that of a set changes from process to process.

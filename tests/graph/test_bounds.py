@@ -73,6 +73,7 @@ def grouped(loc: Callable[[Any], Any]) -> Callable[[], None]:
     return model
 
 
+pairs = jnp.array([[0, 1, 0], [1, 2, 1]])
 t2, t3, square = jnp.asarray(T2), jnp.asarray(T3), jnp.ones((2, 2))
 
 BEYOND: dict[str, Callable[[], None]] = {
@@ -95,6 +96,10 @@ BEYOND: dict[str, Callable[[], None]] = {
     "a step's own": in_scan(lambda before, z, group: t2[z]),
     "carried": in_scan(lambda before, z, group: t2[before]),
     "carried and own": in_scan(lambda before, z, group: square[before, z]),
+    "T[group[z]]": of_three(lambda z: t2[jnp.asarray(GROUP)[z]]),
+    "T[group[z]] in a plate": in_plate(lambda z: t2[jnp.asarray(GROUP)[z]]),
+    "T[group[a, z]]": two(lambda a, z: t2[pairs[a, z]]),
+    "T[group[z]] in a scan": in_scan(lambda before, z, group: t2[jnp.asarray(GROUP)[before]]),
     "data": grouped(lambda group: t2[group]),
     "data in a scan": in_scan(lambda before, z, group: t2[group]),
 }
@@ -127,6 +132,10 @@ WITHIN: dict[str, Callable[[], None]] = {
     "a plate": in_plate(lambda z: t3[z]),
     "a guarded plate": in_plate(lambda z: jnp.where(z < 2, t2[z], 9.0)),
     "a scan": in_scan(lambda before, z, group: jnp.ones((3, 3, 3))[before, z, group]),
+    "T[group[z]]": of_three(lambda z: t3[jnp.asarray(GROUP)[z]]),
+    "T[group[z]] in a plate": in_plate(lambda z: t3[jnp.asarray(GROUP)[z]]),
+    "T[group[a, z]]": two(lambda a, z: t3[pairs[a, z]]),
+    "rows of groups": in_plate(lambda z: t3[jnp.stack([jnp.asarray(GROUP)] * 2)[:, z]].sum(0)),
     "data": grouped(lambda group: t3[group]),
     "data, negative": grouped(lambda group: t3[group - 3]),
 }

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.extend import core as jex_core
@@ -156,6 +158,8 @@ def _computed(
     eqn: jex_core.JaxprEqn, name: str, arguments: list[Known]
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     shapes = [shape_of(atom) for atom in eqn.invars]
+    if name in ("gather", "dynamic_slice"):
+        return _looked_up(eqn, arguments, shapes)
     if len(arguments) == 1 and name in ("broadcast_in_dim", "reshape", "squeeze"):
         return _rearranged(eqn.params, name, arguments[0], shapes[0]), arguments[0].variables
     variables = tuple(dict.fromkeys(v for a in arguments for v in a.variables))
@@ -180,6 +184,34 @@ def _computed(
     if math.prod(np.broadcast_shapes(*(a.shape for a in arrays))) > largest:
         return None, ()
     return fold_elementwise(name, eqn.params, arrays, largest), variables
+
+
+def _looked_up(
+    eqn: jex_core.JaxprEqn, arguments: list[Known], shapes: Sequence[Sequence[int]]
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """What is chosen from a table of whole numbers, ``group[z]`` say, for all values of the variables."""
+    table, *places = arguments
+    assert table.array is not None
+    if table.variables:
+        return None, ()
+    variables = tuple(dict.fromkeys(v for a in places for v in a.variables))
+    arrays = [_over(a, len(s), len(s), variables) for a, s in zip(places, shapes[1:], strict=True)]
+    sizes = np.broadcast_shapes(*(a.shape[a.ndim - len(variables) :] for a in arrays))
+    out_shape = shape_of(eqn.outvars[0])
+    if math.prod((*sizes, *out_shape)) > max(MOST_NUMBERS, table.array.size):
+        return None, ()
+
+    def one_after_the_other(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        own = len(shape)
+        whole = np.broadcast_to(array, (*shape, *sizes))
+        return np.moveaxis(whole, range(own), range(-own, 0)).reshape((-1, *shape))
+
+    rows = [one_after_the_other(a, s) for a, s in zip(arrays, shapes[1:], strict=True)]
+    with jax.ensure_compile_time_eval():
+        operand = jnp.asarray(np.broadcast_to(table.array, shapes[0]))
+        chosen = jax.vmap(lambda *at: eqn.primitive.bind(operand, *at, **eqn.params))(*rows)
+    found = np.asarray(chosen).reshape((*sizes, *out_shape))
+    return np.moveaxis(found, range(len(sizes)), range(-len(sizes), 0)), variables
 
 
 def _rearranged(

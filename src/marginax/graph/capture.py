@@ -9,7 +9,7 @@ is it decided which log density must be evaluated over which supports (`dependen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ Key = tuple[str, Hashable]
 CHECKED = ("log_density", "value")
 """The outputs in which no index beyond a table may be used."""
 
-Program = Callable[[dict[str, Any]], dict[Key, Any]]
+Program = Callable[[dict[str, Any]], Mapping[Key, Any]]
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,35 @@ def capture(program: Program, latents: Mapping[str, Site], enumerated: Collectio
         if found is None:
             raise
         raise found from error
-    known = [_known(site) for site in latents.values()]
-    refuse_beyond(jaxpr, known, [str(n) if kind in CHECKED else None for kind, n in outputs])
+    return analysed(jaxpr, tuple(outputs), latents, enumerated)
+
+
+def analysed(
+    jaxpr: jex_core.ClosedJaxpr,
+    outputs: tuple[Key, ...],
+    latents: Mapping[str, Site],
+    enumerated: Collection[str],
+) -> Captured:
+    """What the outputs of a traced program depend on.
+
+    Parameters
+    ----------
+    jaxpr : ClosedJaxpr
+        The program, a function of the latent values.
+    outputs : tuple of Key
+        What it returns.
+    latents : mapping of Site
+        The latent values, in the order of its inputs.
+    enumerated : collection of str
+        The names of those that are summed out.
+
+    Raises
+    ------
+    ModelError
+        Where a table is shorter than an index into it may be, or the steps of a scan cannot be told apart.
+    """
+    names = tuple(latents)
+    refuse_long_indices(jaxpr, outputs, latents.values())
     paths = [{name: tuple(range(len(site.shape)))} for name, site in latents.items()]
     found = dependences(jaxpr.jaxpr, paths)
     shapes = {name: tuple(aval.shape) for name, aval in zip(outputs, jaxpr.out_avals, strict=True)}
@@ -129,12 +156,30 @@ def capture(program: Program, latents: Mapping[str, Site], enumerated: Collectio
     return Captured(
         jaxpr,
         names,
-        tuple(outputs),
+        outputs,
         dict(zip(outputs, found, strict=True)),
         shapes,
         dict(zip(outputs, scopes.outputs, strict=True)),
         scopes.recurrences,
     )
+
+
+def refuse_long_indices(
+    jaxpr: jex_core.ClosedJaxpr, outputs: Sequence[Key], latents: Iterable[Site]
+) -> None:
+    """Raise where an index may be beyond a table.
+
+    Parameters
+    ----------
+    jaxpr : ClosedJaxpr
+        The program.
+    outputs : sequence of Key
+        What it returns.
+    latents : iterable of Site
+        The latent values that it takes.
+    """
+    known = [_known(site) for site in latents]
+    refuse_beyond(jaxpr, known, [str(n) if kind in CHECKED else None for kind, n in outputs])
 
 
 def _known(site: Site) -> Known:

@@ -417,6 +417,64 @@ def _of(size: int, full_size: int) -> str:
     return str(size) if size == full_size else f"{size} (of {full_size})"
 
 
+@dataclass(frozen=True)
+class Stated:
+    """The log densities and other values of one run, as outputs of a program and where they stand."""
+
+    outputs: Mapping[Key, Any]
+    """The arrays."""
+    places: Mapping[str, Place]
+    """Where each log density stands."""
+    scale_constants: Mapping[Hashable, float]
+
+    @staticmethod
+    def of(densities: Mapping[str, LogDensity], recorded: Mapping[str, Any]) -> Stated:
+        """Take them apart.
+
+        Parameters
+        ----------
+        densities : mapping of LogDensity
+            By factor name.
+        recorded : mapping of arrays
+            Other values, by name.
+        """
+        outputs: dict[Key, Any] = {}
+        placed: dict[str, Place] = {}
+        constants: dict[Hashable, float] = {}
+        arrays: list[
+            Any
+        ] = []  # the scales that are arrays; two sites in the same one share its key
+        for name, density in densities.items():
+            keys = []
+            for scale in density.scales:
+                if isinstance(scale, int | float | np.number):
+                    key: Hashable = float(scale)
+                    constants[key] = float(scale)
+                else:
+                    number = next((i for i, a in enumerate(arrays) if a is scale), len(arrays))
+                    arrays += [scale] if number == len(arrays) else []
+                    key = f"array {number}"
+                    outputs["scale", key] = scale
+                keys.append(key)
+            outputs["log_density", name] = density.array
+            if density.kept is not None:
+                outputs["unmasked", name] = density.unmasked
+                outputs["kept", name] = density.kept
+            for parameter, valid in density.validity.items():
+                outputs["valid", (name, parameter)] = valid
+            placed[name] = Place(
+                name,
+                (*_as_plates(density), *density.plates),
+                tuple(keys),
+                density.is_masked,
+                density.is_discrete,
+                density.site or name,
+            )
+        for name, value in recorded.items():
+            outputs["value", name] = value
+        return Stated(outputs, placed, constants)
+
+
 def factor_graph(
     program: Callable[[dict[str, Any]], tuple[dict[str, LogDensity], dict[str, Any]]],
     latents: Mapping[str, Site],
@@ -438,42 +496,43 @@ def factor_graph(
     ModelError
         When the elements of a plate depend on one another, or a plate has two sizes.
     """
-    placed: dict[str, Place] = {}
-    constants: dict[Hashable, Any] = {}
-    alive: list[Any] = []  # so that no two scales can have the same identity
+    made: list[Stated] = []
 
-    def outputs(values: dict[str, Any]) -> dict[Key, Any]:
-        densities, recorded = program(values)
-        out: dict[Key, Any] = {}
-        for name, density in densities.items():
-            keys = []
-            for scale in density.scales:
-                if isinstance(scale, int | float | np.number):
-                    key: Hashable = float(scale)
-                    constants[key] = float(scale)
-                else:
-                    key = f"array {id(scale)}"
-                    alive.append(scale)
-                    out["scale", key] = scale
-                keys.append(key)
-            out["log_density", name] = density.array
-            if density.kept is not None:
-                out["unmasked", name], out["kept", name] = density.unmasked, density.kept
-            for parameter, valid in density.validity.items():
-                out["valid", (name, parameter)] = valid
-            placed[name] = Place(
-                name,
-                (*_as_plates(density), *density.plates),
-                tuple(keys),
-                density.is_masked,
-                density.is_discrete,
-                density.site or name,
-            )
-        for name, value in recorded.items():
-            out["value", name] = value
-        return out
+    def outputs(values: dict[str, Any]) -> Mapping[Key, Any]:
+        made[:] = [Stated.of(*program(values))]
+        return made[0].outputs
 
     captured = capture(outputs, latents, enumerate_names)
+    return graph_of(captured, made[0].places, made[0].scale_constants, latents, enumerate_names)
+
+
+def graph_of(
+    captured: Captured,
+    placed: Mapping[str, Place],
+    constants: Mapping[Hashable, float],
+    latents: Mapping[str, Site],
+    enumerate_names: frozenset[str],
+) -> FactorGraph:
+    """The factor graph of a captured program.
+
+    Parameters
+    ----------
+    captured : Captured
+        The program.
+    placed : mapping of Place
+        Where its log densities stand.
+    constants : mapping of float
+        Its constant scales.
+    latents : mapping of Site
+        The latent values that it takes.
+    enumerate_names : frozenset of str
+        Those that are summed out; they need a support.
+
+    Raises
+    ------
+    ModelError
+        See `factor_graph`.
+    """
     variables = {name: site for name, site in latents.items() if name in enumerate_names}
     frames: dict[str, tuple[int, int]] = {}
     block_sizes: dict[str, int | None] = {}

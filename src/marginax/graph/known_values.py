@@ -38,6 +38,12 @@ def known_outputs(fn: Callable[..., Any], *args: Any) -> Any:
         argument, or on something that is itself traced around the call.
     """
     closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
+    structure = jax.tree.structure(shapes)
+    return jax.tree.unflatten(structure, known_numbers(closed))
+
+
+def known_numbers(closed: jex_core.ClosedJaxpr) -> list[np.ndarray | None]:
+    """The same of a function that is traced already, output by output."""
     whole = closed.jaxpr
     # Constants that are traced further outside are no more known than arguments are.
     inputs = [*whole.constvars, *whole.invars]
@@ -55,8 +61,7 @@ def known_outputs(fn: Callable[..., Any], *args: Any) -> Any:
         ]
         run = hoisted_jit(jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(fixed, ())), *values)
         numbers = dict(zip(chosen, map(np.asarray, run(*values)), strict=True))
-    structure = jax.tree.structure(shapes)
-    return jax.tree.unflatten(structure, [numbers.get(i) for i in range(len(found))])
+    return [numbers.get(i) for i in range(len(found))]
 
 
 def _any(aval: Any) -> Any:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -118,22 +119,35 @@ class _Draft(handlers.seed):
         super().process_message(msg)
 
 
-class _Recorder(handlers.trace):
-    """Records of each message what is known of it as a `Site`, where it is stated."""
+class Recorder(handlers.trace):
+    """Records of each message what is known of it as a `Site`, where it is stated.
 
-    def __init__(self, draft: _Draft, numbers: Mapping[str, Sequence[Any]] | None) -> None:
-        super().__init__(draft)
-        self.draft = draft
+    Parameters
+    ----------
+    filling : Messenger
+        The model, under the handler that gives its latent sites values. It remembers which sites those were, in its
+        sets ``free`` and ``point_masses``.
+    numbers : mapping, optional
+        By site what is known of its `traced_bounds`; without, they are not looked up yet.
+    """
+
+    def __init__(self, filling: Any, numbers: Mapping[str, Sequence[Any]] | None = None) -> None:
+        super().__init__(filling)
+        self.filling = filling
         self.numbers = numbers
+        self.bounded: dict[str, Message] = {}
+        """The sites, as they are stated in one step, whose `traced_bounds` may be looked up."""
 
     def postprocess_message(self, msg: Message) -> None:
         if msg.get("name") is None:
             return
         if "site" not in msg:  # otherwise it comes from a scan, and was recorded there
-            name, points = msg["name"], self.draft.point_masses
-            is_free = name in self.draft.free
+            name, points = msg["name"], self.filling.point_masses
+            is_free = name in self.filling.free
             if is_free and msg["fn"].is_discrete:
                 msg["bounds"] = traced_bounds(msg)
+                if msg["bounds"]:
+                    self.bounded[name] = msg.copy()
             numbers = None if self.numbers is None else self.numbers.get(name, ())
             msg["site"] = _record(msg, is_free, name in points, numbers)
         elif msg.get("series"):
@@ -227,29 +241,48 @@ def collect_sites_once(model: Callable[..., Any], *args: Any, **kwargs: Any) -> 
     sites: dict[str, Site] = {}
 
     def run(key: Any, numbers: Mapping[str, Sequence[Any]] | None = None) -> dict[str, list[Any]]:
-        recorder = _Recorder(_Draft(model, key), numbers)
+        recorder = Recorder(_Draft(model, key), numbers)
         trace = recorder.get_trace(*args, **kwargs)
         for name, msg in trace.items():
             sites[name] = msg["site"]
         return {name: msg["bounds"] for name, msg in trace.items() if msg.get("bounds")}
 
-    with isolated(), numpyro_checks(False):  # they name no site; those of this package do
-        try:
-            if with_data_known(lambda: jax.eval_shape(run, jax.random.key(0))):
-                # Bounds that are traced may follow from constants all the same.
-                numbers = with_data_known(lambda: known_outputs(run, jax.random.key(0)))
-                known = partial(run, numbers=numbers)
-                with_data_known(lambda: jax.eval_shape(known, jax.random.key(0)))
-        except NEEDS_A_NUMBER as error:
-            found = _blamed(model, args, kwargs, error) or unnamed(error)
-            if found is None:
-                raise
-            raise found from error
-    _warn_of_loops(sites)
+    # NumPyro's checks name no site; those of this package do.
+    with isolated(), numpyro_checks(False), explaining(model, args, kwargs):
+        if with_data_known(lambda: jax.eval_shape(run, jax.random.key(0))):
+            # Bounds that are traced may follow from constants all the same.
+            numbers = with_data_known(lambda: known_outputs(run, jax.random.key(0)))
+            known = partial(run, numbers=numbers)
+            with_data_known(lambda: jax.eval_shape(known, jax.random.key(0)))
+    warn_of_loops(sites)
     return sites
 
 
-def _warn_of_loops(sites: Mapping[str, Site]) -> None:
+@contextmanager
+def explaining(
+    model: Callable[..., Any], args: Any, kwargs: Any, given: Collection[str] = ()
+) -> Iterator[None]:
+    """Where a model that is run inside needs the number of a traced value, say whose it is, and what to write.
+
+    Parameters
+    ----------
+    model : callable
+        The model.
+    args, kwargs
+        Its arguments.
+    given : collection of str
+        The names of sites whose values are traced although the model has some.
+    """
+    try:
+        yield
+    except NEEDS_A_NUMBER as error:
+        found = _blamed(model, args, kwargs, given, error) or unnamed(error)
+        if found is None:
+            raise
+        raise found from error
+
+
+def warn_of_loops(sites: Mapping[str, Site]) -> None:
     """Point to `scan` where a Python loop states more sites than a program should have."""
     numbered = Counter(
         name.rstrip("0123456789")
@@ -268,7 +301,7 @@ def _warn_of_loops(sites: Mapping[str, Site]) -> None:
 
 
 def _blamed(
-    model: Callable[..., Any], args: Any, kwargs: Any, error: Exception
+    model: Callable[..., Any], args: Any, kwargs: Any, given: Collection[str], error: Exception
 ) -> ModelError | None:
     """Run the model with numbers, to learn which of its latent values the error comes from."""
     leaves, structure = jax.tree.flatten_with_path((args, kwargs))
@@ -295,8 +328,16 @@ def _blamed(
     def run(values: dict[str, Any]) -> None:
         handlers.trace(handlers.substitute(model, data=values)).get_trace(*args, **kwargs)
 
-    examples = {name: trace[name]["value"] for name in trace if name in draft.free}
-    found = blame(run, examples, lambda name: trace[name]["fn"].has_enumerate_support, error)
+    examples = {
+        name: msg["value"]
+        for name, msg in trace.items()
+        if name in draft.free or (name in given and msg["type"] in ("sample", "param"))
+    }
+
+    def is_summed_out(name: str) -> bool:
+        return name not in given and trace[name]["fn"].has_enumerate_support
+
+    found = blame(run, examples, is_summed_out, error)
     if found is not None:
         return found
 
@@ -331,12 +372,8 @@ def _record(msg: Message, is_free: bool, is_point: bool, numbers: Sequence[Any] 
     fn = msg["fn"]
     check_observed(msg)
     is_fixed_latent = not (is_free or is_point or msg["is_observed"])
-    discrete = is_free and fn.is_discrete
-    values, reason = find_support(msg, numbers) if discrete else (None, "")
     support = support_of(fn)
-    if values is not None:
-        _check_batch_is_plates(msg, common["shape"], common["plates"])
-    return Site(
+    site = Site(
         **common,
         distribution=distribution_name(fn),
         batch_shape=tuple(fn.batch_shape),
@@ -348,12 +385,30 @@ def _record(msg: Message, is_free: bool, is_point: bool, numbers: Sequence[Any] 
         is_point_mass=is_point,
         is_discrete=fn.is_discrete,
         is_masked=is_masked(fn),
-        support=None if values is None else values.values,
-        cut=(False, False) if values is None else (values.cut_below, values.cut_above),
-        not_enumerated_because=reason,
         value=value if is_fixed_latent and is_concrete(value) else None,
         constraint=support if is_fixed(support) else None,
     )
+    return with_support(site, msg, numbers) if is_free and fn.is_discrete else site
+
+
+def with_support(site: Site, msg: Message, numbers: Sequence[Any] | None) -> Site:
+    """A free discrete site with the values that it is summed over, or why it is not.
+
+    Parameters
+    ----------
+    site : Site
+        What else is known of it.
+    msg : dict
+        Its message; of a site in a scan, that of one step.
+    numbers : sequence, optional
+        For each of its `traced_bounds` the number, if it is known; without, they are not looked up yet.
+    """
+    values, reason = find_support(msg, numbers)
+    if values is None:
+        return replace(site, not_enumerated_because=reason)
+    _check_batch_is_plates(msg, jnp.shape(msg["value"]), site.plates)
+    cut = values.cut_below, values.cut_above
+    return replace(site, support=values.values, cut=cut, not_enumerated_because="")
 
 
 def _check_batch_is_plates(

@@ -112,7 +112,7 @@ def sample(
             "infer": infer,
         }
     )
-    _check_value_fits(msg)
+    check_value_fits(msg)
     return msg["value"]
 
 
@@ -179,7 +179,7 @@ def _shorten(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _check_value_fits(msg: Message) -> None:
+def check_value_fits(msg: Message) -> None:
     """A value may not silently widen a distribution inside plates (nor the other way round)."""
     frames, fn = msg["cond_indep_stack"], msg["fn"]
     actual = np.shape(msg["value"])

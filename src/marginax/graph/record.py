@@ -1,0 +1,239 @@
+"""One run of a model, and all that is read off it: its sites, and its log densities as a program.
+
+A model is an ordinary function: it may read globals, attributes and arrays that change between two calls,
+so each call of a query runs it again, but once. The run is abstract (`jax.make_jaxpr`): shapes and types
+flow through the model, its log densities become equations, no arithmetic happens.
+
+The difficulty is that the inputs of that program, the latent values, are known only while it is traced. So
+a latent site that has no value is given the output of an equation of its own, which says nothing but
+"this site's value" and stands outside of every scan that the model is in the middle of (`input_of`).
+Afterwards these equations are taken out of the program, and what they had made are its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import ShapedArray
+from jax.extend import core as jex_core
+from numpyro.distributions import ImproperUniform
+
+from marginax.graph.capture import Key, refuse_long_indices
+from marginax.graph.complement import with_complements
+from marginax.graph.distribution_layers import unwrapped
+from marginax.graph.factors import Place, Stated, density_trace
+from marginax.graph.known_data import with_data_known
+from marginax.graph.known_values import known_numbers
+from marginax.graph.sites import (
+    Recorder,
+    Site,
+    as_jax_arrays,
+    explaining,
+    warn_of_loops,
+    with_support,
+)
+from marginax.graph.validate import check_parameters, numpyro_checks
+from marginax.language import handlers
+from marginax.language.primitives import check_value_fits
+from marginax.language.stack import Message, Messenger, element, is_point_mass, isolated
+
+latent_p = jex_core.Primitive("latent")
+"""Stands for a latent value while a model runs; its operand is there so that JAX never evaluates it at once."""
+latent_p.def_abstract_eval(lambda token, *, name, shape, dtype: ShapedArray(shape, dtype))
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one run of a model says."""
+
+    sites: Mapping[str, Site]
+    """By name, in the order of the run."""
+    program: jex_core.ClosedJaxpr
+    """From latent values to log densities and other values."""
+    inputs: tuple[str, ...]
+    """The names of the latent values that it takes."""
+    outputs: tuple[Key, ...]
+    """What it returns."""
+    places: Mapping[str, Place]
+    """Where each log density stands."""
+    scale_constants: Mapping[Hashable, float]
+
+    def refuse_beyond_tables(self) -> None:
+        """Raise where a table that the model closes over is shorter than an index into it may be."""
+        refuse_long_indices(self.program, self.outputs, [self.sites[n] for n in self.inputs])
+
+
+class _Latents(Messenger):
+    """Gives each latent site without a value an input of the program."""
+
+    def __init__(self, model: Callable[..., Any], token: Any, given: Collection[str]) -> None:
+        super().__init__(model)
+        self.token = token
+        self.given = given
+        self.outside = jex_core.find_top_trace(())
+        self.inputs: dict[str, Any] = {}
+        self.free: set[str] = set()
+        self.point_masses: set[str] = set()
+
+    def process_message(self, msg: Message) -> None:
+        if msg["type"] == "param" and msg["name"] in self.given:
+            example = jax.eval_shape(lambda: jnp.asarray(_initial(msg)))
+            msg["value"] = self.input_of(msg, example.shape, example.dtype)
+        if msg["type"] != "sample":
+            return
+        check_parameters(msg)
+        name, value = msg["name"], msg["value"]
+        if value is None and is_point_mass(msg["fn"]):
+            self.point_masses.add(name)
+        elif value is None:
+            self.free.add(name)
+            shape = tuple(msg["fn"].shape(msg["kwargs"].get("sample_shape", ())))
+            msg["value"] = element(msg, self.input_of(msg, shape, _drawn_type(msg["fn"])))
+        elif name in self.given and not msg["is_observed"]:
+            value = jnp.asarray(value)
+            msg["value"] = element(msg, self.input_of(msg, value.shape, value.dtype))
+
+    def input_of(self, msg: Message, shape: tuple[int, ...], dtype: Any) -> Any:
+        """The input for a site, of a scan that for all its steps; a scan runs its body more than once."""
+        name = msg["name"]
+        if name not in self.inputs:
+            lengths = [steps.length for steps in reversed(msg.get("steps", ()))]
+            lengths = [] if msg["type"] == "param" else lengths
+            with jex_core.set_current_trace(self.outside):
+                self.inputs[name] = latent_p.bind(
+                    self.token, name=name, shape=(*lengths, *shape), dtype=dtype
+                )
+        return self.inputs[name]
+
+
+def _initial(msg: Message) -> Any:
+    """The initial value of a parameter that is given another one: only its shape counts."""
+    if msg["value"] is not None:
+        return msg["value"]
+    with isolated(handlers.seed(rng_seed=0)):
+        return msg["fn"](*msg["args"], **msg["kwargs"])
+
+
+def _drawn_type(fn: Any) -> Any:
+    """The type of what is drawn from a distribution."""
+    if not fn.is_discrete or isinstance(
+        unwrapped(fn), ImproperUniform
+    ):  # which cannot be drawn from
+        return jnp.result_type(float)
+    return jax.eval_shape(fn.sample, jax.random.key(0)).dtype
+
+
+class _Run(Recorder, density_trace):
+    """Records both the sites and their log densities."""
+
+    def postprocess_message(self, msg: Message) -> None:
+        if msg["type"] == "sample":
+            check_value_fits(msg)  # a density would fail without the site's name
+        super().postprocess_message(msg)
+
+    def differing(self, msg: Message) -> dict[str, Any]:
+        return density_trace.differing(self, msg) | {"bounds": msg.get("bounds", [])}
+
+
+def record_model(
+    model: Callable[..., Any], args: Any, kwargs: Any, given: Collection[str] = ()
+) -> Record:
+    """Run a model once.
+
+    Parameters
+    ----------
+    model : callable
+        The model, under whatever handlers fix some of its values.
+    args, kwargs
+        Its arguments: Python values stay Python values, data stay numbers.
+    given : collection of str
+        The names for which values will be given: of those that have one in the model, inputs are made, too.
+
+    Raises
+    ------
+    ModelError
+        For a model that is wrong in itself (see the language), whatever the parameters.
+    """
+    args, kwargs = as_jax_arrays((args, kwargs))
+    runs: list[_Run] = []
+    outputs: list[Key] = []
+    stated: list[Stated] = []
+
+    def flat(token: Any) -> list[Any]:
+        run = _Run(_Latents(model, token, given))
+        trace = run.get_trace(*args, **kwargs)
+        densities = {n: m["density"] for n, m in trace.items() if m["type"] == "sample"}
+        recorded = {n: m["value"] for n, m in trace.items() if m["type"] == "deterministic"}
+        bounds = {
+            ("bound", (name, i)): bound
+            for name, msg in trace.items()
+            for i, bound in enumerate(msg.get("bounds", ()))
+        }
+        runs[:], stated[:] = [run], [Stated.of(densities, recorded)]
+        outputs[:] = [*stated[0].outputs, *bounds]
+        return [jnp.asarray(x) for x in (*stated[0].outputs.values(), *bounds.values())]
+
+    # NumPyro's checks name no site; those of this package do.
+    with isolated(), numpyro_checks(False), explaining(model, args, kwargs, given):
+        traced = with_data_known(lambda: jax.make_jaxpr(flat)(jnp.zeros(())))
+    (run,), names = runs, tuple(runs[0].filling.inputs)
+    n_bounds = sum(kind == "bound" for kind, _ in outputs)
+    whole = _of_latents(traced, names)
+    sites = {name: msg["site"] for name, msg in run.trace.items()}
+    if n_bounds:
+        numbers = _bounds(whole, outputs)
+        for name, msg in run.bounded.items():
+            sites[name] = with_support(sites[name], msg, numbers[name])
+    warn_of_loops(sites)
+    kept = len(outputs) - n_bounds
+    return Record(
+        sites,
+        with_complements(_with_outputs(whole, kept)),
+        names,
+        tuple(outputs[:kept]),
+        stated[0].places,
+        stated[0].scale_constants,
+    )
+
+
+def _of_latents(traced: jex_core.ClosedJaxpr, names: tuple[str, ...]) -> jex_core.ClosedJaxpr:
+    """The program whose inputs are what the equations of `latent_p` stand for."""
+    jaxpr = traced.jaxpr
+    found = {e.params["name"]: e.outvars[0] for e in jaxpr.eqns if e.primitive is latent_p}
+    eqns = [eqn for eqn in jaxpr.eqns if eqn.primitive is not latent_p]
+    program = jex_core.Jaxpr(
+        jaxpr.constvars,
+        [found[name] for name in names],
+        jaxpr.outvars,
+        eqns,
+        jaxpr.effects,
+        jaxpr.debug_info.with_unknown_names(),
+    )
+    return jex_core.ClosedJaxpr(program, traced.consts)
+
+
+def _with_outputs(closed: jex_core.ClosedJaxpr, count: int) -> jex_core.ClosedJaxpr:
+    jaxpr = closed.jaxpr
+    if count == len(jaxpr.outvars):
+        return closed
+    about = jaxpr.debug_info.with_unknown_names()
+    inputs = jaxpr.constvars, jaxpr.invars
+    fewer = jex_core.Jaxpr(*inputs, jaxpr.outvars[:count], jaxpr.eqns, jaxpr.effects, about)
+    return jex_core.ClosedJaxpr(fewer, closed.consts)
+
+
+def _bounds(
+    program: jex_core.ClosedJaxpr, outputs: list[Key]
+) -> Mapping[str, list[np.ndarray | None]]:
+    """By site, the numbers behind its bounds, as far as they follow from what is known."""
+    numbers: dict[str, list[np.ndarray | None]] = {}
+    for (kind, key), number in zip(outputs, known_numbers(program), strict=True):
+        if kind == "bound":
+            site, _ = cast(tuple[str, int], key)
+            numbers.setdefault(site, []).append(number)
+    return numbers
