@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend import core as jex_core
 
 from marginax.graph.axis_flow import dtype_of, shape_of
-from marginax.graph.dependence import CALLS
+from marginax.graph.equations import CALLS
 
 
 @dataclass(frozen=True, eq=False)

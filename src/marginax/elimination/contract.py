@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
+from marginax.elimination.batches import Slots, execute_batch, in_batches
 from marginax.elimination.chain import advance
 from marginax.elimination.execute import ScaleError as ScaleError, Setting, check_scales, execute
 from marginax.elimination.factor import Factor, Scale
-from marginax.elimination.plan import Advance, Plan
+from marginax.elimination.plan import Advance, Eliminate, Plan
 from marginax.elimination.semiring import Semiring
 
 
@@ -78,17 +79,22 @@ def fill_slots(
     plate_sizes: Mapping[str, int],
     plate_scales: Mapping[str, float] | None = None,
     variable_scales: Mapping[str, tuple[Scale, ...]] | None = None,
-) -> dict[int, Factor]:
+) -> Slots:
     """Run a plan and return every slot: the factors, and what each step makes of those before it.
 
     Its arguments, and what it raises, are those of `contract`.
     """
     setting = Setting(plate_sizes, plate_scales or {}, variable_scales or {})
     check_scales(plan, factors, setting.variable_scales)
-    slots: dict[int, Factor] = dict(enumerate(factors))
-    for number, step in enumerate(plan.steps):
-        if isinstance(step, Advance):
-            slots |= advance(step, slots, semiring, number, setting)
+    slots = Slots(factors)
+    for number, *others in in_batches(plan, slots):
+        step = plan.steps[number]
+        if others:
+            alike = [s for n in (number, *others) if isinstance(s := plan.steps[n], Eliminate)]
+            execute_batch(alike, slots, semiring, number)
+        elif isinstance(step, Advance):
+            for slot, factor in advance(step, slots, semiring, number, setting).items():
+                slots.put(slot, factor)
         else:
-            slots[step.output] = execute(step, slots, semiring, number, setting)
+            slots.put(step.output, execute(step, slots, semiring, number, setting))
     return slots

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,7 @@ class Factor:
 
     def aligned(self, plates: tuple[str, ...], variables: tuple[str, ...]) -> Array:
         """The array with axes for all the given names, of size one where the factor has none."""
-        own = (*self.plates, *self.variables)
-        wanted = (*plates, *variables)
-        array = jnp.transpose(self.array, [own.index(name) for name in wanted if name in own])
-        return jnp.expand_dims(array, [i for i, name in enumerate(wanted) if name not in own])
+        return arranged(self.array, *arrangement(self, plates, variables))
 
     def with_scales_applied(self, keep: int = 0) -> Factor:
         """Leave all scales but the outermost ``keep``: the array is multiplied by them."""
@@ -55,6 +52,24 @@ class Factor:
                 value = over.aligned(self.plates, self.variables)
             array = array * value
         return replace(self, array=array, scales=self.scales[:keep])
+
+
+def arrangement(
+    factor: Factor, plates: tuple[str, ...], variables: tuple[str, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The order in which a factor's axes stand among all the given names, and where new ones come in."""
+    own, wanted = (*factor.plates, *factor.variables), (*plates, *variables)
+    order = tuple(own.index(name) for name in wanted if name in own)
+    return order, tuple(i for i, name in enumerate(wanted) if name not in own)
+
+
+def arranged(array: Any, order: Sequence[int], new: Sequence[int]) -> Any:
+    """An array with its axes in an order, and new ones at some places; of NumPy it stays NumPy's."""
+    if isinstance(array, np.ndarray):
+        return np.expand_dims(array.transpose(order), tuple(new))
+    if tuple(order) != tuple(range(len(order))):
+        array = lax.transpose(array, order)
+    return lax.expand_dims(array, new) if new else array
 
 
 def time_first(factor: Factor, time: str) -> Factor:

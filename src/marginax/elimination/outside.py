@@ -39,7 +39,14 @@ from marginax.elimination.contract import fill_slots
 from marginax.elimination.execute import Setting
 from marginax.elimination.factor import Factor, time_first
 from marginax.elimination.loops import scan_in_time
-from marginax.elimination.plan import Advance, Eliminate, Multiply, Plan
+from marginax.elimination.plan import (
+    Advance,
+    Eliminate,
+    Multiply,
+    Plan,
+    inputs_of,
+    outputs_of,
+)
 from marginax.elimination.semiring import SUM
 
 
@@ -99,10 +106,10 @@ def _back(
     """From the messages of a plan's results to those of its wanted factors, which are put beside them."""
     needed = set(wanted)
     for step in plan.steps:
-        if needed.intersection(_inputs(step)):
-            needed.update(step.outputs if isinstance(step, Advance) else [step.output])
+        if needed.intersection(inputs_of(step)):
+            needed.update(outputs_of(step))
     for step in reversed(plan.steps):
-        inputs = needed.intersection(_inputs(step))
+        inputs = needed.intersection(inputs_of(step))
         if not inputs:
             continue
         if isinstance(step, Eliminate):
@@ -111,14 +118,6 @@ def _back(
             _back_through_product(step, slots, messages, plate_sizes)
         else:
             _back_through_chain(step, slots, messages, plate_sizes, inputs)
-
-
-def _inputs(step: Eliminate | Multiply | Advance) -> tuple[int, ...]:
-    if isinstance(step, Multiply):
-        return (step.input,)
-    return (
-        step.inputs if isinstance(step, Eliminate) else (*sum(step.incoming, ()), *step.potentials)
-    )
 
 
 def _back_through_sum(

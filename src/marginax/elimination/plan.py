@@ -204,6 +204,20 @@ class Plan:
         return "\n".join(lines) or "nothing to eliminate"
 
 
+def inputs_of(step: Eliminate | Multiply | Advance) -> tuple[int, ...]:
+    """The slots that a step reads."""
+    if isinstance(step, Multiply):
+        return (step.input,)
+    return (
+        step.inputs if isinstance(step, Eliminate) else (*sum(step.incoming, ()), *step.potentials)
+    )
+
+
+def outputs_of(step: Eliminate | Multiply | Advance) -> tuple[int, ...]:
+    """The slots that it fills."""
+    return step.outputs if isinstance(step, Advance) else (step.output,)
+
+
 def make_plan(
     terms: Sequence[Term],
     sizes: Mapping[str, int],

@@ -33,13 +33,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
-from operator import add
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
 from marginax.elimination.products import log_product, two_factors
 from marginax.elimination.rare import draw_index
@@ -65,7 +65,24 @@ class Semiring:
         pair = two_factors(arrays, axis) if self.product is not None else None
         if pair is not None and self.product is not None:
             return self.product(*pair, axis)
-        return self.reduce(reduce(add, arrays), axis, step)
+        return self.reduce(total_of(arrays), axis, step)
+
+
+def total_of(arrays: Sequence[Any]) -> Any:
+    """The sum of arrays of equal rank, of size one where they are constant; of NumPy's it is NumPy's."""
+    total = arrays[0]
+    for array in arrays[1:]:
+        if not (isinstance(total, np.ndarray) and isinstance(array, np.ndarray)):
+            shape = np.broadcast_shapes(total.shape, array.shape)
+            dtype = jnp.promote_types(total.dtype, array.dtype)
+            total, array = (
+                lax.broadcast_in_dim(lax.convert_element_type(a, dtype), shape, range(len(shape)))
+                for a in (total, array)
+            )
+            total = lax.add(total, array)
+        else:
+            total = total + array
+    return total
 
 
 def _reduction(

@@ -27,7 +27,8 @@ from jax.extend import core as jex_core
 from jax.lax import GatherScatterMode
 
 from marginax.graph.axis_flow import shape_of
-from marginax.graph.dependence import CALLS, called_jaxpr, scan_parts
+from marginax.graph.dependence import scan_parts
+from marginax.graph.equations import CALLS, called_jaxpr
 from marginax.graph.indexing import fold_elementwise
 from marginax.language.errors import ModelError
 

@@ -16,14 +16,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.extend import core as jex_core
 
 from marginax.graph.blame import blame, unnamed
 from marginax.graph.bounds import NOTHING, Known, of_support, refuse_beyond
 from marginax.graph.complement import with_complements
 from marginax.graph.dependence import Dependence, dependences
-from marginax.graph.evaluate import Enumerated, evaluate, materialise, support_input
+from marginax.graph.evaluate import (
+    Enumerated,
+    Evaluation,
+    evaluate,
+    materialise,
+    support_input,
+)
+from marginax.graph.folding import operand
 from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
 from marginax.graph.recurrence import Mixed, Recurrence, Stepped, scopes_of
 from marginax.graph.sites import Site
@@ -251,9 +258,14 @@ def evaluate_outputs(
         and (key[0] != "value" or captured.dependence[key].keys() <= values.keys())
     ]
 
-    def rule(eqn: jex_core.JaxprEqn, arguments: list[Enumerated], needed: list[bool]) -> Any:
+    def rule(
+        evaluation: Evaluation,
+        eqn: jex_core.JaxprEqn,
+        arguments: list[Enumerated],
+        needed: list[bool],
+    ) -> Any:
         found = [r for r in captured.recurrences if r.eqn is eqn]
-        return evaluate_scan(found[0], arguments, order, needed, visit) if found else None
+        return evaluate_scan(found[0], arguments, needed, evaluation) if found else None
 
     results = evaluate(
         captured.jaxpr.jaxpr, captured.jaxpr.consts, inputs, order, wanted, visit, rule
@@ -327,7 +339,10 @@ def named_array(
     ndim = len(shape)
     dims = {ndim + frame.dim: frame for frame in plates if -frame.dim <= ndim}
     bare = frozenset(axis for axis in range(ndim) if axis not in dims)
-    value = materialise(value, shape, bare)
-    array = jnp.sum(jnp.asarray(value.array), axis=tuple(sorted(bare)))
+    array = materialise(value, shape, bare).array
+    if bare:
+        array = jnp.sum(array, axis=tuple(sorted(bare)))
     missing = [i for i, frame in enumerate(plates) if -frame.dim > ndim]
-    return jnp.expand_dims(array, tuple(missing))
+    if isinstance(array, np.ndarray | np.generic):
+        return operand(np.expand_dims(array, missing))
+    return lax.expand_dims(array, missing) if missing else array

@@ -22,8 +22,9 @@ from jax import lax
 from jax.extend import core as jex_core
 
 from marginax.graph.axis_flow import dtype_of
-from marginax.graph.dependence import called_jaxpr, scan_parts
-from marginax.graph.evaluate import INLINED, as_function
+from marginax.graph.dependence import scan_parts
+from marginax.graph.equations import INLINED, called_consts, called_jaxpr
+from marginax.graph.evaluate import as_function
 
 _SOURCES = frozenset({"logistic", "exp", "expm1"})
 """What makes probabilities whose complements rounding loses."""
@@ -124,9 +125,7 @@ def _results(
 ) -> Sequence[_Number]:
     name = eqn.primitive.name
     if name in INLINED:
-        inner: Any = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-        consts = inner.consts if isinstance(inner, jex_core.ClosedJaxpr) else ()
-        return _run(called_jaxpr(eqn), consts, given)
+        return _run(called_jaxpr(eqn), called_consts(eqn), given)
     asked = _answer(eqn, given)
     if asked is not None:
         return [asked]
@@ -148,14 +147,13 @@ def _results(
 
 def _scan(eqn: jex_core.JaxprEqn, given: Sequence[_Number], debug_info: Any) -> list[_Number]:
     """A scan whose steps have complements, also of what they are given from outside."""
-    body, inner = called_jaxpr(eqn), eqn.params["jaxpr"]
+    body, consts = called_jaxpr(eqn), called_consts(eqn)
     values = [number.value for number in given]
     if not _has(body, _asks):
         return [_Number(value) for value in as_function(eqn, debug_info)(*values)]
     n_consts, n_carry = scan_parts(eqn)
     shared, series = given[:n_consts], given[n_consts + n_carry :]
     rests = {i: n.rest() for i, n in enumerate(series) if n.complement is not None}
-    consts = inner.consts if isinstance(inner, jex_core.ClosedJaxpr) else ()
 
     def step(carry: Any, now: Any) -> Any:
         rows, rows_rests = now

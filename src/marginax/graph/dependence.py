@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 
 from jax.extend import core as jex_core
 
-from marginax.graph.axis_flow import axis_flow, shape_of
+from marginax.graph.axis_flow import shape_of
+from marginax.graph.equations import Equation, called_jaxpr, equations_of
 
 Axis = int | str
 """An axis of the array at hand, or the name of the primitive that mixed the elements."""
@@ -30,21 +31,6 @@ Dependence = Mapping[str, tuple[Axis, ...]]
 """For each input that an array depends on: for each axis of the input, where it went."""
 
 NOTHING: Dependence = {}
-
-CALLS = frozenset(
-    {
-        "jit",
-        "pjit",
-        "closed_call",
-        "core_call",
-        "call",
-        "remat2",
-        "checkpoint",
-        "custom_jvp_call",
-        "custom_vjp_call",
-        "custom_vjp_call_jaxpr",
-    }
-)
 
 
 def dependences(jaxpr: jex_core.Jaxpr, inputs: Sequence[Dependence]) -> list[Dependence]:
@@ -67,19 +53,19 @@ def dependences(jaxpr: jex_core.Jaxpr, inputs: Sequence[Dependence]) -> list[Dep
     def read(atom: jex_core.Var | jex_core.Literal) -> Dependence:
         return NOTHING if isinstance(atom, jex_core.Literal) else known.get(atom, NOTHING)
 
-    for eqn in jaxpr.eqns:
+    for equation in equations_of(jaxpr):
+        eqn = equation.eqn
         arguments = [read(atom) for atom in eqn.invars]
         if any(arguments):
-            known.update(zip(eqn.outvars, through(eqn, arguments), strict=True))
+            known.update(zip(eqn.outvars, through(equation, arguments), strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def through(eqn: jex_core.JaxprEqn, arguments: Sequence[Dependence]) -> list[Dependence]:
+def through(equation: Equation, arguments: Sequence[Dependence]) -> list[Dependence]:
     """What each output of an equation depends on, from what its inputs do."""
-    arguments = list(arguments)
-    name = eqn.primitive.name
-    if name in CALLS:
-        return dependences(called_jaxpr(eqn), arguments)
+    arguments, eqn, name = list(arguments), equation.eqn, equation.name
+    if equation.called is not None:
+        return dependences(equation.called, arguments)
     if name == "custom_linear_solve":
         return _through_linear_solve(eqn, arguments)
     if name == "cond":
@@ -88,22 +74,13 @@ def through(eqn: jex_core.JaxprEqn, arguments: Sequence[Dependence]) -> list[Dep
         return _through_scan(eqn, arguments)
     if name == "while":
         return _through_while(eqn, arguments)
-    flow = axis_flow(eqn)
-    moved = []
-    for i, argument in enumerate(arguments):
-        if flow is None:
-            moved.append(_mixed(argument, name))
-        else:
-            moved.append(_moved(argument, flow.maps[i], name))
+    flow = equation.flow
+    moved = [
+        _mixed(argument, name) if flow is None else _moved(argument, flow.maps[i], name)
+        for i, argument in enumerate(arguments)
+        if argument
+    ]
     return [_join(moved, name)] * len(eqn.outvars)
-
-
-def called_jaxpr(eqn: jex_core.JaxprEqn) -> jex_core.Jaxpr:
-    """The function that a call-like equation calls."""
-    (inner,) = (
-        eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params
-    )
-    return inner.jaxpr if isinstance(inner, jex_core.ClosedJaxpr) else inner
 
 
 def _moved(argument: Dependence, axes: Sequence[int | None], primitive: str) -> Dependence:

@@ -11,6 +11,11 @@ elements, all elements hold that same value; an array that repeats itself along 
 size one there (`Enumerated.constant`), and equations are bound at that size as long as the axis-flow
 table allows it. So `locs[assignment]` gathers K numbers, not N x K, and its derivative scatters K.
 
+The third is to compute nothing twice. A model written as a Python loop looks up the same table at every site and takes
+the same logarithm of it; evaluated over supports these are one array under different names. What has been computed
+from the same arrays is therefore used again, with the variables renamed (`Evaluation`), and what is small and known
+while tracing is computed at once (`folding`).
+
 Enumeration axes stand last because reductions over the last axis are the fast ones: a mixture's
 log density then has the layout that a specialist would choose, points in rows and components in
 columns (measured: twice as fast as the other way round for ten components).
@@ -26,22 +31,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.extend import core as jex_core
 
-from marginax.graph.axis_flow import ELEMENTWISE, AxisFlow, axis_flow, dtype_of, shape_of
-from marginax.graph.indexing import (
-    fold_elementwise,
-    fold_reshaping,
-    gather_as_renaming,
+from marginax.graph.axis_flow import ELEMENTWISE, AxisFlow, dtype_of
+from marginax.graph.equations import INLINED, Equation, equations_of
+from marginax.graph.folding import (
+    LARGEST,
+    fold,
+    fold_gather,
     is_known,
+    known,
+    operand,
+    with_variables,
 )
+from marginax.graph.indexing import gather_as_renaming, slice_as_renaming
 from marginax.graph.shared_operand import shared_axes, with_shared
 
-INLINED = frozenset({"jit", "pjit", "closed_call", "core_call", "call"})
-
-
-Rule = Callable[[jex_core.JaxprEqn, list["Enumerated"], list[bool]], list[Any] | None]
+Rule = Callable[["Evaluation", jex_core.JaxprEqn, list["Enumerated"], list[bool]], list[Any] | None]
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,16 @@ class Enumerated:
     array: Any
     variables: tuple[str, ...] = ()
     constant: frozenset[int] = frozenset()
+
+    @property
+    def ndim_own(self) -> int:
+        """How many axes are its own."""
+        return np.ndim(self.array) - len(self.variables)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many values each variable has."""
+        return dict(zip(self.variables, np.shape(self.array)[self.ndim_own :], strict=True))
 
 
 def evaluate(
@@ -83,158 +100,327 @@ def evaluate(
     visit : callable, optional
         Called with the bytes of each array as it is made.
     rule : callable, optional
-        For each equation, with its arguments and which of its outputs are needed, their values;
-        None where it has none, and the equation is evaluated as any other.
+        For the evaluation and each equation, with its arguments and which of its outputs are needed, their
+        values; None where it has none, and the equation is evaluated as any other.
 
     Returns
     -------
     list of Enumerated
         The outputs.
     """
-    outvars = jaxpr.outvars if wanted is None else [jaxpr.outvars[i] for i in wanted]
-    known: dict[jex_core.Var, Enumerated] = dict(zip(jaxpr.invars, inputs, strict=True))
-    known.update(zip(jaxpr.constvars, map(Enumerated, consts), strict=True))
+    return Evaluation(order, visit).run(jaxpr, consts, inputs, wanted, rule)
 
-    def read(atom: jex_core.Var | jex_core.Literal) -> Enumerated:
-        if not isinstance(atom, jex_core.Literal):
-            return known[atom]
-        return Enumerated(np.asarray(atom.val, dtype_of(atom)))
 
-    equations, needed = _needed(jaxpr, outvars)
-    for eqn in equations:
-        arguments = [read(atom) for atom in eqn.invars]
-        ruled = None if rule is None else rule(eqn, arguments, [v in needed for v in eqn.outvars])
-        if ruled is not None:
-            outputs = ruled
-        elif eqn.primitive.name in INLINED:
-            inner: Any = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-            if isinstance(inner, jex_core.ClosedJaxpr):
-                outputs = evaluate(inner.jaxpr, inner.consts, arguments, order, visit=visit)
-            else:
-                outputs = evaluate(inner, (), arguments, order, visit=visit)
+class Evaluation:
+    """The evaluation of one or more jaxprs, which remembers what it has computed.
+
+    It belongs to one trace of JAX: in a loop's body another one is needed.
+    """
+
+    def __init__(
+        self, order: Mapping[str, int], visit: Callable[[int], None] = lambda size: None
+    ) -> None:
+        self.order = order
+        self.visit = visit
+        self._found: dict[Any, tuple[list[Enumerated], tuple[str, ...], list[Enumerated]]] = {}
+        """By what was done to which arrays: the results, for which variables, and the arrays, kept alive."""
+        self._equal: dict[Any, Any] = {}
+        """One known array of each content, so that equal ones are the same."""
+
+    def run(
+        self,
+        jaxpr: jex_core.Jaxpr,
+        consts: Sequence[Any],
+        inputs: Sequence[Enumerated],
+        wanted: Sequence[int] | None = None,
+        rule: Rule | None = None,
+    ) -> list[Any]:
+        """Evaluate a jaxpr, see `evaluate`."""
+        outvars = jaxpr.outvars if wanted is None else [jaxpr.outvars[i] for i in wanted]
+        values: dict[jex_core.Var, Any] = dict(zip(jaxpr.invars, inputs, strict=True))
+        values.update(zip(jaxpr.constvars, map(Enumerated, consts), strict=True))
+
+        equations, needed = _needed(jaxpr, outvars)
+        for equation in equations:
+            eqn = equation.eqn
+            arguments = [
+                Enumerated(self._one(number))
+                if isinstance(atom, jex_core.Literal)
+                else values[atom]
+                for atom, number in zip(eqn.invars, equation.literals, strict=True)
+            ]
+            outputs = None
+            if rule is not None:
+                outputs = rule(self, eqn, arguments, [v in needed for v in eqn.outvars])
+            if outputs is None:
+                outputs = self._once(equation, arguments, jaxpr.debug_info)
+            values.update(zip(eqn.outvars, outputs, strict=True))
+        return [
+            Enumerated(np.asarray(atom.val, dtype_of(atom))[()])
+            if isinstance(atom, jex_core.Literal)
+            else values[atom]
+            for atom in outvars
+        ]
+
+    def _one(self, array: Any) -> Any:
+        """A known array, or another one of the same content that came before."""
+        if isinstance(array, np.ndarray | np.generic) and array.size <= LARGEST:
+            content = (type(array), array.dtype, array.shape, array.tobytes())
+            return self._equal.setdefault(content, array)
+        return array
+
+    def _once(
+        self, equation: Equation, arguments: list[Enumerated], debug_info: Any
+    ) -> list[Enumerated]:
+        """The outputs of an equation, looked up if it was evaluated on the same arrays before."""
+        variables = self._variables(arguments)
+        if equation.signature is None:
+            return self._outputs(equation, arguments, variables, debug_info)
+        place = {v: i for i, v in enumerate(variables)}
+        key = (
+            equation.signature,
+            *((id(a.array), *(place[v] for v in a.variables), a.constant) for a in arguments),
+        )
+        found = self._found.get(key)
+        if found is None:
+            outputs = self._outputs(equation, arguments, variables, debug_info)
+            self._found[key] = outputs, variables, arguments
+            return outputs
+        outputs, named, _ = found
+        if named == variables:
+            return outputs
+        new = dict(zip(named, variables, strict=True))
+        return [
+            Enumerated(o.array, tuple(new[v] for v in o.variables), o.constant) for o in outputs
+        ]
+
+    def _variables(self, arguments: Sequence[Enumerated]) -> tuple[str, ...]:
+        """All variables that some values depend on, in order."""
+        different = {a.variables for a in arguments}
+        different.discard(())
+        if len(different) <= 1:
+            return next(iter(different), ())
+        return tuple(sorted({v for names in different for v in names}, key=self.order.__getitem__))
+
+    def _outputs(
+        self,
+        equation: Equation,
+        arguments: list[Enumerated],
+        variables: tuple[str, ...],
+        debug_info: Any,
+    ) -> list[Enumerated]:
+        called = equation.called
+        # A derivative of its own matters to no value that is known.
+        if called is not None and (
+            equation.name in INLINED or all(is_known(a.array) for a in arguments)
+        ):
+            return self.run(called, equation.called_consts, arguments)
+        outputs = self._bound(equation, arguments, variables, debug_info)
+        for output in outputs:
+            self.visit(np.size(output.array) * dtype_of(equation.eqn.outvars[0]).itemsize)
+        return outputs
+
+    def _bound(
+        self,
+        equation: Equation,
+        arguments: list[Enumerated],
+        variables: tuple[str, ...],
+        debug_info: Any,
+    ) -> list[Enumerated]:
+        eqn, name, flow = equation.eqn, equation.name, equation.flow
+        if name in ("gather", "dynamic_slice"):
+            renamed = self._renamed(equation, arguments)
+            if renamed is not None:
+                return [renamed]
+        constant, params, out_shape = frozenset[int](), eqn.params, equation.out_shape
+        if flow is not None:
+            constant = _constant_outputs(equation, flow, arguments)
+            if constant:
+                out_shape = tuple(1 if o in constant else n for o, n in enumerate(out_shape))
+                if flow.resize is not None:
+                    params = params | flow.resize(out_shape)
+        shared = None
+        if any(argument.constant for argument in arguments):
+            shared = shared_axes(eqn, [argument.constant for argument in arguments])
+            arguments = [
+                materialise(
+                    argument,
+                    equation.shapes[i],
+                    argument.constant - _staying(i, flow, constant, shared),
+                )
+                for i, argument in enumerate(arguments)
+            ]
+        if shared is not None:
+            outputs = [_mapped(with_shared(eqn, shared), arguments, variables)]
+        elif flow is None:
+            outputs = _mapped(as_function(eqn, debug_info), arguments, variables)
         else:
-            outputs = _bind(eqn, arguments, order, jaxpr.debug_info)
-            for output in outputs:
-                visit(np.size(output.array) * dtype_of(eqn.outvars[0]).itemsize)
-        known.update(zip(eqn.outvars, outputs, strict=True))
-    return [read(atom) for atom in outvars]
+            outputs = self._of_known_flow(equation, params, out_shape, arguments, variables)
+        return [Enumerated(self._one(output), variables, constant) for output in outputs]
+
+    def _of_known_flow(
+        self,
+        equation: Equation,
+        params: Mapping[str, Any],
+        out_shape: Sequence[int],
+        arguments: list[Enumerated],
+        variables: tuple[str, ...],
+    ) -> Sequence[Any]:
+        name, primitive = equation.name, equation.eqn.primitive
+        sizes = {v: n for a in arguments for v, n in a.sizes.items()}
+        along = tuple(sizes[v] for v in variables)
+        dtype = dtype_of(equation.eqn.outvars[0])
+        is_small = int(np.prod((*out_shape, *along))) <= LARGEST
+        are_known = is_small and all(is_known(argument.array) for argument in arguments)
+        if are_known:
+            arguments = [Enumerated(known(a.array), a.variables, a.constant) for a in arguments]
+        if name in ELEMENTWISE:
+            if are_known:
+                arrays = [_over(a, variables, len(out_shape)) for a in arguments]
+                folded = fold(name, params, arrays, dtype)
+                if folded is not None:
+                    return [folded]
+            full = np.broadcast_shapes(*(_shape(a, variables, len(out_shape)) for a in arguments))
+            # A scalar beside arrays is allowed to stay one.
+            operands = [
+                _spread(a, variables, full) if np.ndim(a.array) or not out_shape else a.array
+                for a in arguments
+            ]
+            return [primitive.bind(*map(operand, operands), **params)]
+        if name == "gather" and are_known:
+            array, index = (_over(a, variables, a.ndim_own) for a in arguments)
+            folded = fold_gather(params, array, index, out_shape, len(variables))
+            if folded is not None:
+                return [folded]
+        complete = with_variables(name, params, along)
+        if complete is None:
+            mapped = _mapped(partial(primitive.bind, **params), arguments, variables)
+            return mapped if primitive.multiple_results else [mapped]
+        arrays = [
+            a.array
+            if a.variables == variables
+            else _spread(a, variables, (*np.shape(a.array)[: a.ndim_own], *along))
+            for a in arguments
+        ]
+        folded = fold(name, complete, arrays, dtype) if are_known else None
+        return [primitive.bind(*map(operand, arrays), **complete)] if folded is None else [folded]
+
+    def _renamed(self, equation: Equation, arguments: Sequence[Enumerated]) -> Enumerated | None:
+        """Of an indexing by whole supports: the operand, with axes renamed."""
+        table, *indices = arguments
+        places = [known(index.array) for index in indices]
+        if any(set(table.variables) & set(index.variables) for index in indices):
+            return None
+        n_own, out_shape, params = table.ndim_own, equation.out_shape, equation.eqn.params
+        shape = np.shape(table.array)[:n_own]
+        if equation.name == "gather":
+            if places[0] is None:
+                return None
+            axis_of = gather_as_renaming(params, shape, places[0], indices[0].variables)
+            source = _sources(params, n_own, len(out_shape))
+        else:
+            named = [index.variables for index in indices]
+            axis_of = slice_as_renaming(params["slice_sizes"], shape, places, named)
+            gone = set() if axis_of is None else {*axis_of.values()}
+            source = [None if a in gone else a for a in range(n_own)]
+        if axis_of is None:
+            return None
+        axis_of = axis_of | {v: n_own + i for i, v in enumerate(table.variables)}
+        variables = tuple(sorted(axis_of, key=self.order.__getitem__))
+        order = [*(a for a in source if a is not None), *(axis_of[v] for v in variables)]
+        array, here = table.array, known(table.array)
+        new = [o for o, a in enumerate(source) if a is None]
+        if here is not None:
+            array = self._one(np.expand_dims(here.transpose(order), new))
+        else:
+            if order != list(range(len(order))):
+                array = lax.transpose(array, order)
+            array = lax.expand_dims(array, new) if new else array
+        constant = {
+            o
+            for o, a in enumerate(source)
+            if out_shape[o] > 1 and (a is None or a in table.constant)
+        }
+        return Enumerated(array, variables, frozenset(constant))
 
 
 def _needed(
     jaxpr: jex_core.Jaxpr, outvars: Sequence[jex_core.Var | jex_core.Literal]
-) -> tuple[list[jex_core.JaxprEqn], set[jex_core.Var]]:
+) -> tuple[list[Equation], set[jex_core.Var]]:
     """The equations that the outputs need, in order, and all that is needed of them.
 
     A model computes much that no density uses.
     """
     wanted = {atom for atom in outvars if not isinstance(atom, jex_core.Literal)}
     kept = []
-    for eqn in reversed(jaxpr.eqns):
+    for equation in reversed(equations_of(jaxpr)):
+        eqn = equation.eqn
         if eqn.effects or any(var in wanted for var in eqn.outvars):
-            kept.append(eqn)
+            kept.append(equation)
             wanted.update(a for a in eqn.invars if not isinstance(a, jex_core.Literal))
     return kept[::-1], wanted
 
 
-def _bind(
-    eqn: jex_core.JaxprEqn,
-    arguments: list[Enumerated],
-    order: Mapping[str, int],
-    debug_info: Any,
-) -> list[Enumerated]:
-    shapes = [shape_of(atom) for atom in eqn.invars]
-    flow = axis_flow(eqn)
-    constant = frozenset[int]() if flow is None else _constant_outputs(eqn, flow, arguments)
-    params = eqn.params
-    if flow is not None and constant and flow.resize is not None:
-        out_shape = shape_of(eqn.outvars[0])
-        params = params | flow.resize(
-            tuple(1 if o in constant else size for o, size in enumerate(out_shape))
-        )
-    shared = shared_axes(eqn, [argument.constant for argument in arguments])
-    ready = []
-    for i, argument in enumerate(arguments):
-        stays = set() if shared is None else set(shared[i])
-        if flow is not None:
-            stays |= {a for a, o in enumerate(flow.maps[i]) if o is not None and o in constant}
-        ready.append(materialise(argument, shapes[i], argument.constant - stays))
-    variables = tuple(sorted({v for a in ready for v in a.variables}, key=order.__getitem__))
-    name = eqn.primitive.name
-    if shared is not None:
-        outputs = [_mapped(with_shared(eqn, shared), ready, variables)]
-    elif flow is None:
-        outputs = _mapped(as_function(eqn, debug_info), ready, variables)
-    elif name in ELEMENTWISE:
-        aligned = _aligned(ready, len(shape_of(eqn.outvars[0])), variables)
-        folded = fold_elementwise(name, params, aligned)
-        outputs = [eqn.primitive.bind(*aligned, **params) if folded is None else folded]
-    elif name == "concatenate":
-        outputs = [_concatenated(ready, params["dimension"], variables)]
-    elif name == "gather" and (renamed := _renamed(eqn, ready, order)) is not None:
-        return [renamed]
-    elif (
-        len(ready) == 1
-        and (folded := fold_reshaping(name, params, ready[0].array, len(variables))) is not None
-    ):
-        outputs = [folded]
-    else:
-        outputs = _mapped(partial(eqn.primitive.bind, **params), ready, variables)
-        if not eqn.primitive.multiple_results:
-            outputs = [outputs]
-    return [Enumerated(output, variables, constant) for output in outputs]
-
-
-def _concatenated(arguments: Sequence[Enumerated], dimension: int, variables: Sequence[str]) -> Any:
-    """Arrays side by side, each over all the variables; known ones stay known."""
-    parts = [_over(argument, variables) for argument in arguments]
-    axes = range(np.ndim(arguments[0].array) - len(arguments[0].variables), np.ndim(parts[0]))
-    sizes = [max(np.shape(part)[axis] for part in parts) for axis in axes]
-    xp = np if all(is_known(part) for part in parts) else jnp
-    full = [xp.broadcast_to(p, (*np.shape(p)[: np.ndim(p) - len(sizes)], *sizes)) for p in parts]
-    return xp.concatenate(full, axis=dimension)
-
-
-def _over(argument: Enumerated, variables: Sequence[str]) -> Any:
-    """The array with an axis for each of the variables, of size one where it depends on another."""
-    shape = np.shape(argument.array)
-    ndim_own = len(shape) - len(argument.variables)
-    sizes = dict(zip(argument.variables, shape[ndim_own:], strict=True))
-    return argument.array.reshape((*shape[:ndim_own], *(sizes.get(v, 1) for v in variables)))
-
-
-def _renamed(
-    eqn: jex_core.JaxprEqn, arguments: Sequence[Enumerated], order: Mapping[str, int]
-) -> Enumerated | None:
-    """A gather whose indices are whole supports: the operand, with axes renamed."""
-    operand, index = arguments
-    if not is_known(index.array) or set(operand.variables) & set(index.variables):
-        return None
-    shape = np.shape(operand.array)
-    ndim_own = len(shape) - len(operand.variables)
-    axis_of = gather_as_renaming(eqn.params, shape[:ndim_own], index.array, index.variables)
-    if axis_of is None:
-        return None
-    axis_of = axis_of | {v: ndim_own + i for i, v in enumerate(operand.variables)}
-    numbers = eqn.params["dimension_numbers"]
+def _sources(params: Mapping[str, Any], n_own: int, rank: int) -> list[int | None]:
+    """For each axis of a gather's result the axis of the operand that it is, if it is one."""
+    numbers = params["dimension_numbers"]
     gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-    offsets = iter([a for a in range(ndim_own) if a not in gone])
-    out_shape = shape_of(eqn.outvars[0])
-    batch = iter(range(len(out_shape)))  # the index's own axes, in order
+    offsets = iter([a for a in range(n_own) if a not in gone])
+    batch = iter(range(rank))  # the index's own axes, in order
     batching = dict(
         zip(numbers.start_indices_batching_dims, numbers.operand_batching_dims, strict=True)
     )
-    source = [
+    return [
         next(offsets) if o in numbers.offset_dims else batching.get(next(batch))
-        for o in range(len(out_shape))
+        for o in range(rank)
     ]
-    variables = tuple(sorted(axis_of, key=order.__getitem__))
-    kept = [a for a in source if a is not None]
-    array = jnp.transpose(operand.array, [*kept, *(axis_of[v] for v in variables)])
-    array = jnp.expand_dims(array, [o for o, a in enumerate(source) if a is None])
-    constant = {
-        o for o, a in enumerate(source) if out_shape[o] > 1 and (a is None or a in operand.constant)
-    }
-    return Enumerated(array, variables, frozenset(constant))
+
+
+def _staying(
+    i: int, flow: AxisFlow | None, constant: frozenset[int], shared: Any
+) -> frozenset[int]:
+    """The axes along which an argument may stay at size one."""
+    stays = frozenset() if shared is None else shared[i]
+    if flow is None or not constant:
+        return stays
+    return stays | {a for a, o in enumerate(flow.maps[i]) if o is not None and o in constant}
+
+
+def _shape(argument: Enumerated, variables: Sequence[str], rank: int) -> tuple[int, ...]:
+    """With so many own axes (a scalar's are of size one) and one for each of the variables."""
+    shape, n_own = np.shape(argument.array), argument.ndim_own
+    if not shape or (argument.variables == variables and n_own == rank):
+        return shape
+    sizes = argument.sizes
+    return (*(shape[:n_own] or (1,) * rank), *(sizes.get(v, 1) for v in variables))
+
+
+def _over(argument: Enumerated, variables: Sequence[str], rank: int) -> Any:
+    """A known array in that shape."""
+    shape = _shape(argument, variables, rank)
+    return argument.array if shape == np.shape(argument.array) else argument.array.reshape(shape)
+
+
+def _spread(argument: Enumerated, variables: Sequence[str], shape: Sequence[int]) -> Any:
+    """The array in a full shape of own axes and one for each of the variables."""
+    if np.shape(argument.array) == tuple(shape):
+        return argument.array
+    first = len(shape) - len(variables)
+    dims = [
+        *range(argument.ndim_own),
+        *(first + variables.index(v) for v in argument.variables),
+    ]
+    return broadcast(argument.array, shape, dims)
+
+
+def broadcast(array: Any, shape: Sequence[int], dims: Sequence[int]) -> Any:
+    """An array in a larger shape, its axes at the given places; a small known one stays known."""
+    if isinstance(array, np.ndarray) and int(np.prod(shape)) <= LARGEST:
+        own = [1] * len(shape)
+        for axis, to in enumerate(dims):
+            own[to] = array.shape[axis]
+        return np.broadcast_to(array.reshape(own), shape)
+    return lax.broadcast_in_dim(operand(array), shape, dims)
 
 
 def as_function(eqn: jex_core.JaxprEqn, debug_info: Any) -> Callable[..., list[Any]]:
@@ -260,10 +446,12 @@ def as_function(eqn: jex_core.JaxprEqn, debug_info: Any) -> Callable[..., list[A
 
 
 def _constant_outputs(
-    eqn: jex_core.JaxprEqn, flow: AxisFlow, arguments: Sequence[Enumerated]
+    equation: Equation, flow: AxisFlow, arguments: Sequence[Enumerated]
 ) -> frozenset[int]:
     """Output axes along which the result surely repeats itself, and that may be kept at size one."""
-    out_shape = shape_of(eqn.outvars[0])
+    out_shape = equation.out_shape
+    if not flow.new_axes and not any(argument.constant for argument in arguments):
+        return frozenset()
     sources: dict[int, list[bool]] = {o: [] for o in range(len(out_shape))}
     for argument, axes in zip(arguments, flow.maps, strict=True):
         for a, o in enumerate(axes):
@@ -283,10 +471,11 @@ def materialise(value: Enumerated, shape: Sequence[int], axes: frozenset[int]) -
     axes = axes & value.constant
     if not axes:
         return value
-    full = list(jnp.shape(value.array))
+    full = list(np.shape(value.array))
     for axis in axes:
         full[axis] = shape[axis]
-    return Enumerated(jnp.broadcast_to(value.array, full), value.variables, value.constant - axes)
+    array = broadcast(value.array, full, range(len(full)))
+    return Enumerated(array, value.variables, value.constant - axes)
 
 
 def _mapped(
@@ -296,24 +485,7 @@ def _mapped(
     for variable in variables:
         in_axes = tuple(-1 if variable in a.variables else None for a in arguments)
         fn = jax.vmap(fn, in_axes=in_axes, out_axes=-1)
-    return fn(*(jnp.asarray(a.array) if is_known(a.array) else a.array for a in arguments))
-
-
-def _aligned(arguments: Sequence[Enumerated], rank: int, variables: Sequence[str]) -> list[Any]:
-    """The operands of an elementwise primitive, brought to one shape; what `vmap` would do, in place."""
-    arrays = []
-    for argument in arguments:
-        shape = np.shape(argument.array)
-        if not shape and rank > 0:
-            arrays.append(argument.array)  # a scalar beside arrays is allowed to stay one
-            continue
-        ndim_own = len(shape) - len(argument.variables)
-        own = shape[:ndim_own] or (1,) * rank
-        sizes = dict(zip(argument.variables, shape[ndim_own:], strict=True))
-        arrays.append(argument.array.reshape((*own, *(sizes.get(v, 1) for v in variables))))
-    full = np.broadcast_shapes(*(np.shape(array) for array in arrays))
-    xp = np if all(is_known(array) for array in arrays) else jnp
-    return [xp.broadcast_to(a, full) if np.ndim(a) or rank == 0 else a for a in arrays]
+    return fn(*(jnp.asarray(operand(a.array)) for a in arguments))
 
 
 def support_input(

@@ -69,38 +69,6 @@ def fold_elementwise(
     return np.asarray(_ELEMENTWISE[primitive](*operands))
 
 
-def fold_reshaping(
-    primitive: str, params: Mapping[str, Any], operand: Any, variables: int
-) -> np.ndarray | None:
-    """The result of a primitive that only rearranges a known operand, or None.
-
-    Parameters
-    ----------
-    primitive : str
-        Its name.
-    params : mapping
-        Its parameters, for the operand's own axes.
-    operand : array
-        Its own axes, then ``variables`` axes of variables.
-    variables : int
-        How many.
-    """
-    if not is_known(operand):
-        return None
-    sizes = operand.shape[operand.ndim - variables :]
-    if primitive == "broadcast_in_dim":
-        shape = params["shape"]
-        own = [1] * len(shape)
-        for axis, to in enumerate(params["broadcast_dimensions"]):
-            own[to] = operand.shape[axis]
-        return np.broadcast_to(operand.reshape((*own, *sizes)), (*shape, *sizes))
-    if primitive == "reshape":
-        return operand.reshape((*params["new_sizes"], *sizes))
-    if primitive == "squeeze":
-        return operand.squeeze(tuple(params["dimensions"]))
-    return None
-
-
 def gather_as_renaming(
     params: Mapping[str, Any],
     operand_shape: Sequence[int],
@@ -155,3 +123,32 @@ def gather_as_renaming(
         else:
             return None
     return renamed
+
+
+def slice_as_renaming(
+    slice_sizes: Sequence[int],
+    operand_shape: Sequence[int],
+    starts: Sequence[np.ndarray | np.generic | None],
+    variables: Sequence[Sequence[str]],
+) -> dict[str, int] | None:
+    """The same of a dynamic slice, which is what indexing by one scalar is.
+
+    Parameters
+    ----------
+    slice_sizes, operand_shape : sequence of int
+        Of the slice and the operand's own axes.
+    starts : sequence of arrays
+        For each axis where the slice starts, over the variables that this depends on; None where it is not known.
+    variables : sequence of sequence of str
+        Their names.
+    """
+    renamed: dict[str, int] = {}
+    for axis, (size, whole) in enumerate(zip(slice_sizes, operand_shape, strict=True)):
+        if size == whole and not variables[axis]:
+            continue  # there is but one place to start
+        start, names = starts[axis], variables[axis]
+        is_whole = start is not None and len(names) == 1 and np.array_equal(start, np.arange(whole))
+        if size != 1 or not is_whole or names[0] in renamed:
+            return None
+        renamed[names[0]] = axis
+    return renamed or None

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 
 from jax.extend import core as jex_core
 
-from marginax.graph.dependence import called_jaxpr, dependences, scan_parts, through
+from marginax.graph.dependence import dependences, scan_parts, through
+from marginax.graph.equations import called_jaxpr, equations_of
 from marginax.language.errors import ModelError
 from marginax.language.scan import Series
 
@@ -149,7 +150,8 @@ def scopes_of(
         return known.get(atom, NOTHING)
 
     stated: set[str] = set()
-    for eqn in jaxpr.eqns:
+    for equation in equations_of(jaxpr):
+        eqn = equation.eqn
         arguments = [read(atom) for atom in eqn.invars]
         # The first loop over a variable's series is the scan that states it; others come after, and read it.
         found = {
@@ -169,7 +171,7 @@ def scopes_of(
             known.update(dict.fromkeys(eqn.outvars, Mixed(everything)))
         elif any(arguments):
             plain = [dict.fromkeys(a, ()) if isinstance(a, frozenset) else {} for a in arguments]
-            outputs = [frozenset(found) for found in through(eqn, plain)]
+            outputs = [frozenset(found) for found in through(equation, plain)]
             known.update(zip(eqn.outvars, outputs, strict=True))
     return Scopes(tuple(read(atom) for atom in jaxpr.outvars), tuple(recurrences))
 

@@ -18,18 +18,18 @@ The heads (`recurrence`) are evaluated one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core as jex_core
+from jax import lax
 
 from marginax.graph.axis_flow import shape_of
-from marginax.graph.dependence import called_jaxpr
-from marginax.graph.evaluate import Enumerated, evaluate, materialise
+from marginax.graph.equations import called_consts, called_jaxpr
+from marginax.graph.evaluate import Enumerated, Evaluation, broadcast, materialise
 from marginax.graph.recurrence import Recurrence, at, back
 
 
@@ -51,9 +51,8 @@ class SteppedValue:
 def evaluate_scan(
     recurrence: Recurrence,
     arguments: Sequence[Enumerated],
-    order: Mapping[str, int],
     wanted: Sequence[bool],
-    visit: Callable[[int], None],
+    evaluation: Evaluation,
 ) -> list[Any]:
     """The outputs of a scan: what is carried in the end, and what each step makes.
 
@@ -63,18 +62,16 @@ def evaluate_scan(
         The scan.
     arguments : sequence of Enumerated
         The inputs of its equation.
-    order : mapping from name to int
-        The order in which axes of variables stand; the time axis is the first of its scan.
     wanted : sequence of bool
         For each output whether anything needs it.
-    visit : callable
-        Called with the bytes of each array as it is made.
+    evaluation : Evaluation
+        What the scan is part of. In its order of variables the time axis is the first of its scan.
 
     Returns
     -------
     list of Enumerated, SteppedValue, or None where it is not wanted
     """
-    return _Scan(recurrence, arguments, order, visit).outputs(wanted)
+    return _Scan(recurrence, arguments, evaluation).outputs(wanted)
 
 
 class _Scan:
@@ -82,16 +79,14 @@ class _Scan:
         self,
         recurrence: Recurrence,
         arguments: Sequence[Enumerated],
-        order: Mapping[str, int],
-        visit: Callable[[int], None],
+        evaluation: Evaluation,
     ) -> None:
         self.recurrence = recurrence
-        self.order = order
-        self.visit = visit
-        eqn, n = recurrence.eqn, recurrence.n_consts
-        inner = eqn.params["jaxpr"]
-        self.body = called_jaxpr(eqn)
-        self.body_consts = inner.consts if isinstance(inner, jex_core.ClosedJaxpr) else ()
+        self.evaluation = evaluation
+        self.order = evaluation.order
+        n = recurrence.n_consts
+        self.body = called_jaxpr(recurrence.eqn)
+        self.body_consts = called_consts(recurrence.eqn)
         self.consts = list(arguments[:n])
         self.init = list(arguments[n : n + recurrence.n_carry])
         scanned = arguments[n + recurrence.n_carry :]
@@ -127,13 +122,17 @@ class _Scan:
         return outputs
 
     def _body(
-        self, wanted: Sequence[int], carry: Sequence[Any], scanned: Sequence[Any]
+        self,
+        wanted: Sequence[int],
+        carry: Sequence[Any],
+        scanned: Sequence[Any],
+        evaluation: Evaluation | None = None,
     ) -> list[Enumerated]:
         """Outputs of the body."""
         if not wanted:
             return []
         inputs = [*self.consts, *carry, *scanned]
-        return evaluate(self.body, self.body_consts, inputs, self.order, list(wanted), self.visit)
+        return (evaluation or self.evaluation).run(self.body, self.body_consts, inputs, wanted)
 
     def _carried_inputs(self, outputs: Sequence[int]) -> set[int]:
         """What of the carried values some outputs of the body need."""
@@ -231,7 +230,8 @@ class _Scan:
             inputs: list[Any] = [None] * len(self.scanned)
             for i in scanned:
                 inputs[i] = element(self.scanned[i], t)
-            after = self._body(chosen, carried, inputs)
+            inside = Evaluation(self.order, self.evaluation.visit)
+            after = self._body(chosen, carried, inputs, inside)
             dtypes = [array.dtype for array in carry]
             made = [
                 full(value, shape).astype(dtype)
@@ -294,23 +294,18 @@ def _window(value: Enumerated, start: int, stop: int, time: str) -> Enumerated:
     """Some steps of a series, the time axis as a variable's."""
     if 0 in value.constant:
         return _slice(value, 0)
-    n_own = np.ndim(value.array) - len(value.variables)
-    xp = np if isinstance(value.array, np.ndarray) else jnp
-    array = xp.moveaxis(value.array[start:stop], 0, n_own - 1)
+    n_own = value.ndim_own
+    axes = (*range(1, n_own), 0, *range(n_own, np.ndim(value.array)))
+    if isinstance(value.array, np.ndarray):
+        array = value.array[start:stop].transpose(axes)
+    else:
+        array = lax.transpose(lax.slice_in_dim(value.array, start, stop), axes)
     return Enumerated(array, (time, *value.variables), _without_first(value))
 
 
 def _sizes(values: Sequence[Enumerated]) -> dict[str, int]:
     """Numbers of values of all variables that these are evaluated over."""
-    return {
-        name: size
-        for value in values
-        for name, size in zip(
-            value.variables,
-            np.shape(value.array)[np.ndim(value.array) - len(value.variables) :],
-            strict=True,
-        )
-    }
+    return {name: size for value in values for name, size in value.sizes.items()}
 
 
 def _spread(
@@ -318,15 +313,18 @@ def _spread(
 ) -> Any:
     """The array with all its own axes and an axis for each of the names, at full size."""
     value = materialise(value, shape, value.constant)
-    array = jnp.asarray(value.array)
-    own = dict(zip(value.variables, array.shape[len(shape) :], strict=True))
-    array = array.reshape((*shape, *(own.get(v, 1) for v in names)))
-    return jnp.broadcast_to(array, (*shape, *(sizes[v] for v in names)))
+    dims = [*range(len(shape)), *(len(shape) + names.index(v) for v in value.variables)]
+    full = (*shape, *(sizes[v] for v in names))
+    return jnp.asarray(broadcast(value.array, full, dims))
 
 
 def _slice(value: Enumerated, t: int) -> Enumerated:
     """One element of a series."""
-    array = value.array[0 if 0 in value.constant else t]
+    t = 0 if 0 in value.constant else t
+    if isinstance(value.array, np.ndarray):
+        array = np.asarray(value.array[t])
+    else:
+        array = lax.index_in_dim(value.array, t, keepdims=False)
     return Enumerated(array, value.variables, _without_first(value))
 
 
@@ -338,4 +336,6 @@ def _turned(value: Enumerated) -> Enumerated:
     """A series from its end to its beginning."""
     if 0 in value.constant:
         return value
-    return Enumerated(value.array[::-1], value.variables, value.constant)
+    known = isinstance(value.array, np.ndarray)
+    array = value.array[::-1] if known else lax.rev(value.array, (0,))
+    return Enumerated(array, value.variables, value.constant)
