@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 OUT ?= tutorial-results
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: tutorial test test-part test-newest test-slow test-nightly check format examples bench clean help
+.PHONY: tutorial test test-part test-newest test-slow test-nightly check format examples bench clean help unused-programs
 
 help:
 	@echo "make tutorial   run the Gaussian mixture job; figures and report in $(OUT)/"
@@ -37,6 +37,15 @@ tutorial: $(VENV)/.run
 # Most programs of the tests run once, so that optimising them costs more time than it saves;
 # test-slow runs everything as users do.
 QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+
+# Compiled programs are shared by the workers, the processes that tests start, and the next run.
+test test-part test-slow test-nightly: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.programs
+test test-part test-slow test-nightly: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+test test-part test-slow test-nightly: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
+test test-part test-slow test-nightly: unused-programs
+
+unused-programs:
+	@mkdir -p .programs && find .programs -type f -atime +3 -delete
 
 test: $(VENV)/.dev
 	XLA_FLAGS="$(QUICK) $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
@@ -90,4 +99,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/import_time.py
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist
+	rm -rf $(VENV) $(OUT) .programs build dist
