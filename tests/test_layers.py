@@ -53,7 +53,7 @@ MAY_IMPORT = {
     },
     "pages": set(),
     "report": {"compiled", "mixture", "infer", "pages", "storage"},
-    "serve": {"", "mixture", "program_cache"},
+    "serve": {"", "mixture"},
     "tutorial": {"language", "marginal", "infer", "distributions", "pages", "storage"},
     "mixture": {"language", "marginal", "compiled", "program_cache", "infer", "storage"},
     "cli": {

@@ -34,7 +34,7 @@ OFF = ("", "off", "0")
 def cache_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
     """Keep compiled programs on disk from now on, for this process and later ones.
 
-    Call it before the first computation. The ``marginax`` commands and `marginax.serve.serve` do it by themselves.
+    Call it before the first computation. The ``marginax`` commands, with them the service, do it by themselves.
 
     Parameters
     ----------
@@ -102,9 +102,10 @@ def ignore_faults() -> None:
 def chosen(environment: Mapping[str, str]) -> Path | None:
     """The folder that an environment asks for, or None for none."""
     asked = environment.get(VARIABLE)
-    if asked is None:
-        return platformdirs.user_cache_path("marginax", appauthor=False) / "programs"
-    return None if asked in OFF else Path(asked)
+    if asked is not None:
+        return None if asked in OFF else Path(asked)
+    found = platformdirs.user_cache_path("marginax", appauthor=False) / "programs"
+    return found if found.is_absolute() else None  # a user without a home
 
 
 def cut(folder: Path, most_bytes: int) -> None:

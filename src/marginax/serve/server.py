@@ -14,7 +14,6 @@ from typing import Any
 import uvicorn
 
 from marginax.mixture.model_files import load
-from marginax.program_cache import cache_programs
 from marginax.serve.app import make_app
 from marginax.serve.connections import Connection
 from marginax.serve.limits import Limits
@@ -63,7 +62,6 @@ def serve(
     OSError
         When the address cannot be listened on.
     """
-    cache_programs()
     name = Path(path).stem
     is_local = host in LOOPBACK
     # Before anything that takes time: is the address free?
