@@ -25,5 +25,6 @@ from marginax.marginal import (
     marginalize as marginalize,
 )
 from marginax.numpyro_models import from_numpyro as from_numpyro
+from marginax.program_cache import cache_programs as cache_programs
 
 __version__ = "0.1.0"

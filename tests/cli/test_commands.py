@@ -17,7 +17,10 @@ from marginax.cli import main
 from marginax.mixture import load
 
 COMMAND = (sys.executable, "-m", "marginax.cli")
+# The same model of the same table again and again: its programs are compiled once.
+TWO_COLUMNS = ("--columns", "my length,visits", "--poisson", "visits")
 FEW = ("--starts", "2", "--quiet")
+FEW_DRAWS = ("--draws", "40", "--warmup", "60", "--chains", "1")
 
 
 def data(count: int = 60) -> pd.DataFrame:
@@ -34,9 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a table, and models that the command has fitted to it."""
     found = tmp_path_factory.mktemp("files")
     data().to_csv(found / "data.csv", index=False)
-    command = ["fit", str(found / "data.csv"), "-k", "2", *FEW]
-    numbers = ["--columns", "my length,visits", "--poisson", "visits"]
-    assert main([*command, *numbers, "-o", str(found / "model.mx")]) == 0
+    command = ["fit", str(found / "data.csv"), "-k", "2", *FEW, *TWO_COLUMNS]
+    assert main([*command, "-o", str(found / "model.mx")]) == 0
     return found
 
 
@@ -69,10 +71,9 @@ def test_several_numbers_of_components_are_compared(folder: Path, capsys: Any):
 
 def test_a_list_may_be_given_in_parts(folder: Path, capsys: Any):
     command = ("fit", folder / "data.csv", "-k", "1", "-o", folder / "parts.mx", *FEW)
-    status, text, _ = run(capsys, *command, "--drop", "city", "--drop", "visits")
-    assert status == 0
-    assert "columns my length" in text
-    assert "visits" not in text
+    status, _, said = run(capsys, *command, "--drop", "city", "--drop", "visits,my length")
+    assert status == 1
+    assert "no column is left to fit" in said
 
 
 def test_the_result_of_a_fit_is_said_in_words(folder: Path, capsys: Any):
@@ -237,15 +238,14 @@ def test_columns_that_number_the_rows_or_never_change_are_doubted(folder: Path, 
 
 
 def test_the_posterior_of_a_fit_is_told_as_that_of_a_model(folder: Path, capsys: Any):
-    fit = ("fit", folder / "data.csv", "-k", "2", "--columns", "visits", "--quiet")
-    draws = ("--draws", "30", "--starts", "2")
-    for method in (("nuts", "--warmup", "50", "--chains", "1"), ("vi",)):
-        command = (*fit, *draws, "--method", *method, "-o", folder / "sure.mx")
+    fit = ("fit", folder / "data.csv", "-k", "2", *TWO_COLUMNS)
+    for method in (("nuts", *FEW_DRAWS), ("vi", "--draws", "40")):
+        command = (*fit, *FEW, "--method", *method, "-o", folder / "sure.mx")
         status, text, _ = run(capsys, *command)
         assert status == 0
         assert "5.0%" in text
-        assert "means[component 1, visits]" in text
-        assert load(folder / "sure.mx").n_draws == 30
+        assert "means[component 1, my length]" in text
+        assert load(folder / "sure.mx").n_draws == 40
     for option in ("--draws", "--warmup", "--chains"):
         status, _, said = run(capsys, *fit, option, "7", "-o", folder / "sure.mx")
         assert status == 1
@@ -264,12 +264,17 @@ def test_advice_names_options_of_the_command(folder: Path, capsys: Any):
 
 
 def test_numbers_of_components_that_are_named_twice_are_fitted_once(folder: Path, capsys: Any):
-    command = ("fit", folder / "data.csv", "-k", "2,1,2", "--columns", "visits", "--starts", "1")
-    status, text, said = run(capsys, *command, "-o", folder / "c.mx")
+    """And a model without its table needs it."""
+    bare = folder / "bare.mx"
+    command = ("fit", folder / "data.csv", "-k", "2,1,2", "--columns", "my length", "--starts", "2")
+    status, text, said = run(capsys, *command, "-o", bare, "--without-data")
     assert status == 0
     assert said.count("fitting") == 2
     assert "fitting 1 component to 60 rows" in said
     assert "components  parameters" in text
+    status, _, said = run(capsys, "posterior", bare, "-o", folder / "x.mx")
+    assert status == 1
+    assert "--data FILE" in said
 
 
 def test_a_summary_as_json(folder: Path, capsys: Any):
@@ -284,8 +289,8 @@ def test_a_summary_as_json(folder: Path, capsys: Any):
 
 def test_the_posterior_of_a_fitted_model(folder: Path, capsys: Any):
     out = folder / "posterior.mx"
-    options = ("--draws", "40", "--warmup", "60", "--chains", "1", "--quiet", "--json")
-    status, text, _ = run(capsys, "posterior", folder / "model.mx", "-o", out, *options)
+    command = ("posterior", folder / "model.mx", "-o", out, *FEW_DRAWS)
+    status, text, _ = run(capsys, *command, "--quiet", "--json")
     assert status == 0
     found = json.loads(text)
     assert found["method"] == "nuts"
@@ -294,15 +299,6 @@ def test_the_posterior_of_a_fitted_model(folder: Path, capsys: Any):
     status, _, _ = run(capsys, "predict", out, folder / "data.csv", "-o", folder / "p.csv")
     assert status == 0
     assert "std_0" in pd.read_csv(folder / "p.csv").columns
-
-
-def test_a_model_without_its_table_needs_it(folder: Path, capsys: Any):
-    out = folder / "bare.mx"
-    fit = ("fit", folder / "data.csv", "-k", "1", "--columns", "visits", "-o", out, *FEW)
-    assert run(capsys, *fit, "--without-data")[0] == 0
-    status, _, said = run(capsys, "posterior", out, "-o", folder / "x.mx")
-    assert status == 1
-    assert "--data FILE" in said
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,21 @@ def whole() -> MCMC:
     return run()
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[MCMC, Path]:
+    """A run, and what it has left on disk; to be copied before it is changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draws_module, "MOST_ROWS", 16)
+        return run(folder), folder
+
+
+@pytest.fixture
+def copied(finished: tuple[MCMC, Path], tmp_path: Path) -> Path:
+    """The same folder, to be harmed."""
+    return Path(shutil.copytree(finished[1], tmp_path / "copied"))
+
+
 def killed_at_write(number: int, monkeypatch: pytest.MonkeyPatch, folder: Path, **options: Any):
     """A run that dies as it is about to write where it stands for the n-th time."""
     written, write = [], run_module.write_run
@@ -100,6 +115,16 @@ def killed_at_write(number: int, monkeypatch: pytest.MonkeyPatch, folder: Path, 
             run(folder, **options)
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run leaves that dies in its warm-up; to be copied."""
+    folder = tmp_path_factory.mktemp("killed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draws_module, "MOST_ROWS", 16)
+        killed_at_write(2, patch, folder)
+    return folder
+
+
 @pytest.mark.parametrize("number", [0, 3, 8])
 def test_a_killed_run_goes_on_to_the_draws_of_the_whole_one(
     number: int, whole: MCMC, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -111,10 +136,10 @@ def test_a_killed_run_goes_on_to_the_draws_of_the_whole_one(
     assert_identical(run(tmp_path), whole)
 
 
-def test_draws_are_on_disk_for_other_programs(whole: MCMC, tmp_path: Path):
-    mcmc = run(tmp_path)
+def test_draws_are_on_disk_for_other_programs(whole: MCMC, finished: tuple[MCMC, Path]):
+    mcmc, folder = finished
     assert_identical(mcmc, whole)
-    stored: Any = zarr.open_group(str(tmp_path / "draws.zarr"), mode="r")
+    stored: Any = zarr.open_group(str(folder / "draws.zarr"), mode="r")
     locs = stored["samples/locs"]
     assert locs.shape == (2, 50, 2)
     assert locs.chunks == (2, 16, 2)
@@ -166,11 +191,11 @@ def test_fewer_draws_than_there_are_is_refused_and_takes_none_away(tmp_path: Pat
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(
-    change: Any, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: Any, what: str, killed: Path, tmp_path: Path
 ):
-    killed_at_write(2, monkeypatch, tmp_path)
+    folder = Path(shutil.copytree(killed, tmp_path / "copied"))
     with pytest.raises(mx.ModelError, match=f"another run: its {what} was"):
-        run(tmp_path, **change)
+        run(folder, **change)
 
 
 def read_back(folder: Path) -> dict[str, np.ndarray]:
@@ -183,10 +208,11 @@ def read_back(folder: Path) -> dict[str, np.ndarray]:
     return stored.samples() | stored.fields() | {"pending": saved.pending, **saved.leaves}
 
 
-def test_damage_is_an_error_that_names_the_file_or_does_no_harm(whole: MCMC, tmp_path: Path):
+def test_damage_is_an_error_that_names_the_file_or_does_no_harm(
+    whole: MCMC, finished: tuple[MCMC, Path], tmp_path: Path
+):
     """Also where what is found is itself as it was written: gone, exchanged, of an earlier moment, of another run."""
-    good, copy = tmp_path / "good", tmp_path / "copy"
-    run(good, samples=100)
+    good, copy = finished[1], tmp_path / "copy"
     expected = read_back(good)
     assert set(whole.get_samples()) < set(expected)
     assert (good / "draws.zarr/sample_stats/diverging/c/0/1").exists()  # though all are False
@@ -226,19 +252,17 @@ def test_damage_while_it_runs_is_an_error(tmp_path: Path):
         mcmc.get_samples()
 
 
-def test_draws_without_their_state_are_not_thrown_away(tmp_path: Path):
-    run(tmp_path)
-    (tmp_path / "state").unlink()
+def test_draws_without_their_state_are_not_thrown_away(copied: Path):
+    (copied / "state").unlink()
     with pytest.raises(storage.StorageError, match="state: this file is gone"):
-        run(tmp_path)
-    assert (tmp_path / "draws.zarr/samples/locs/c/0/0/0").exists()
+        run(copied)
+    assert (copied / "draws.zarr/samples/locs/c/0/0/0").exists()
 
 
-def test_other_programs_do_not_take_a_lost_or_damaged_chunk_for_draws(tmp_path: Path):
-    run(tmp_path)
-    file = tmp_path / "draws.zarr/samples/locs/c/0/1/0"
+def test_other_programs_do_not_take_a_lost_or_damaged_chunk_for_draws(copied: Path):
+    file = copied / "draws.zarr/samples/locs/c/0/1/0"
     content = bytearray(file.read_bytes())
-    locs: Any = zarr.open_group(str(tmp_path / "draws.zarr"), mode="r")["samples/locs"]
+    locs: Any = zarr.open_group(str(copied / "draws.zarr"), mode="r")["samples/locs"]
     for bit in range(0, 8 * len(content), 97):
         damaged = content.copy()
         damaged[bit // 8] ^= 1 << bit % 8

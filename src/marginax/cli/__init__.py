@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from marginax import __version__
 from marginax.cli import check, fit, posterior, predict, report, serve, tutorial
 from marginax.cli.common import Failure, say
 from marginax.cli.interrupts import Interrupts
+from marginax.program_cache import ignore_faults, keep_programs, not_kept
 
 JOBS = (fit, predict, posterior, report, serve, check, tutorial)
 
@@ -33,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         job.add(commands)
     given = parser.parse_args(arguments)
     try:
-        with Interrupts() as given.interrupts:
+        with Interrupts() as given.interrupts, warnings.catch_warnings():
+            ignore_faults()
+            _keep_programs()
             status = given.run(given)
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where it is known what to do if nobody reads it
@@ -52,6 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say(f"marginax {given.command}: stopped.")
         return 130
+
+
+def _keep_programs() -> None:
+    try:
+        keep_programs()
+    except OSError as error:
+        say(f"marginax: {not_kept(error)}")
 
 
 def _nowhere() -> None:

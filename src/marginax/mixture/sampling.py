@@ -31,6 +31,7 @@ from marginax.infer.target import make_target
 from marginax.mixture.fitted import Fit, Settings
 from marginax.mixture.model import Design, Rows
 from marginax.mixture.numbering import is_exchangeable, numbered_axes
+from marginax.program_cache import ignore_faults
 
 STEPS_OF_VI = 1500
 FEW = 100
@@ -61,6 +62,7 @@ def heard() -> Iterator[list[Any]]:
         warnings.simplefilter("ignore")
         for category in (UserWarning, RuntimeWarning):
             warnings.simplefilter("always", category)
+        ignore_faults()
         yield heard
 
 
