@@ -57,7 +57,7 @@ def operand(array: Any) -> Any:
     """
     if isinstance(array, np.ndarray) and not array.ndim:
         with jax.ensure_compile_time_eval():
-            return jax.numpy.asarray(array)
+            return jax.device_put(array)
     return array
 
 
