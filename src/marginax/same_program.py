@@ -87,6 +87,8 @@ class _Walk:
         self.with_derivatives = with_derivatives
         self.numbers: dict[Any, int] = {}
         """The objects that are compared by ``==``, numbered as they come."""
+        self.named: dict[int, str] = {}
+        """By number of such an object, how it was written."""
         self.words: dict[int, tuple[Any, str]] = {}
         """By the identity of what was written before, which is kept, so that nothing else gets its identity."""
         self.unproven: list[str] = []
@@ -196,15 +198,20 @@ class _Walk:
         if id(value) in self.words:
             return self.words[id(value)][1]
         try:
-            number = self.numbers.setdefault(value, len(self.numbers))
+            count, number = len(self.numbers), self.numbers.setdefault(value, len(self.numbers))
         except TypeError:  # it cannot be hashed
             return self._unknown(value)
+        if number < count and number in self.named:  # most types of arrays come again and again
+            return self._noted(value, self.named[number])
         if text is None:
             text = repr(value)
             if " at 0x" in text:
                 text = f"{type(value).__module__}.{type(value).__qualname__}"
                 self._leave_untold(text)
-        return self._noted(value, f"{number}:{type(value).__qualname__} {text!r}")
+        word = f"{number}:{type(value).__qualname__} {text!r}"
+        if self._has_values:
+            self.named[number] = word
+        return self._noted(value, word)
 
     def _unknown(self, value: Any) -> str:
         named = value if hasattr(value, "__qualname__") else type(value)

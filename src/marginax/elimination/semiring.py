@@ -97,8 +97,9 @@ def _reduction(
         x, key = primals
         total = reduce(x, key, axis)
         weight = weights(x, total, axis, key)
-        change = jnp.where(weight == 0, 0, tangents[0])
-        return total, jnp.sum(weight * change, axis)
+        nothing = lax.full_like(weight, 0)
+        change = lax.select(lax.eq(weight, nothing), nothing, tangents[0])
+        return total, lax.reduce_sum(lax.mul(weight, change), (axis,))
 
     return reduce
 
@@ -127,21 +128,34 @@ def _relative(x: Array, axis: int) -> tuple[Array, Array, Array]:
 
     Value and weights are both made of these, so that a program with both takes each exponential once.
     """
-    top = jnp.max(x, axis, keepdims=True)
-    top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
-    # The `where` keeps an infinite derivative of an impossible value out of second derivatives.
-    numbers = jnp.exp(jnp.where(x == -jnp.inf, -jnp.inf, x - top))
-    return numbers, jnp.sum(numbers, axis, keepdims=True), top
+    if x.dtype.kind in "iub":
+        x = lax.convert_element_type(x, float)
+    top = _along(lax.reduce_max(x, (axis,)), axis)
+    top = lax.stop_gradient(lax.select(lax.is_finite(top), top, lax.full_like(top, 0)))
+    # The choice keeps an infinite derivative of an impossible value out of second derivatives.
+    nothing = lax.full_like(x, -jnp.inf)
+    numbers = lax.exp(lax.select(lax.eq(x, nothing), nothing, lax.sub(x, _like(top, x))))
+    return numbers, _along(lax.reduce_sum(numbers, (axis,)), axis), top
+
+
+def _along(x: Array, axis: int) -> Array:
+    return lax.expand_dims(x, [axis])
+
+
+def _like(x: Array, other: Array) -> Array:
+    return lax.broadcast_in_dim(x, other.shape, range(other.ndim))
 
 
 def _logsumexp(x: Array, axis: int) -> Array:
     _, total, top = _relative(x, axis)
-    return jnp.squeeze(jnp.log(total) + top, axis)
+    return lax.squeeze(lax.add(lax.log(total), top), [axis])
 
 
 def _softmax(x: Array, total: Array, axis: int, key: Any) -> Array:
     numbers, total, _ = _relative(x, axis)
-    return numbers / jnp.where(total == 0, 1, total)
+    nothing = lax.full_like(total, 0)
+    some = lax.select(lax.eq(total, nothing), lax.full_like(total, 1), total)
+    return lax.div(numbers, _like(some, x))
 
 
 def _one_hot(chosen: Array, x: Array, total: Array, axis: int) -> Array:

@@ -18,6 +18,7 @@ Functions called inside (jitted ones, custom derivatives, branches, loops) are w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 from jax.extend import core as jex_core
 
@@ -65,7 +66,7 @@ def through(equation: Equation, arguments: Sequence[Dependence]) -> list[Depende
     """What each output of an equation depends on, from what its inputs do."""
     arguments, eqn, name = list(arguments), equation.eqn, equation.name
     if equation.called is not None:
-        return dependences(equation.called, arguments)
+        return _through_call(equation.called, arguments)
     if name == "custom_linear_solve":
         return _through_linear_solve(eqn, arguments)
     if name == "cond":
@@ -83,7 +84,37 @@ def through(equation: Equation, arguments: Sequence[Dependence]) -> list[Depende
     return [_join(moved, name)] * len(eqn.outvars)
 
 
-def _moved(argument: Dependence, axes: Sequence[int | None], primitive: str) -> Dependence:
+def own_dependences(jaxpr: jex_core.Jaxpr) -> tuple[Mapping[int, tuple[Axis, ...]], ...]:
+    """What each output of a jaxpr depends on of its own inputs, by their positions; found once."""
+    found = _own.get(jaxpr)
+    if found is None:
+        inputs = [{str(i): tuple(range(len(shape_of(v))))} for i, v in enumerate(jaxpr.invars)]
+        found = _own[jaxpr] = tuple(
+            {int(i): path for i, path in out.items()} for out in dependences(jaxpr, inputs)
+        )
+    return found
+
+
+_own: WeakKeyDictionary[jex_core.Jaxpr, tuple[Mapping[int, tuple[Axis, ...]], ...]] = (
+    WeakKeyDictionary()
+)
+
+
+def _through_call(called: jex_core.Jaxpr, arguments: list[Dependence]) -> list[Dependence]:
+    joined = [
+        _join([_moved(arguments[i], path, _MET) for i, path in out.items() if arguments[i]], _MET)
+        for out in own_dependences(called)
+    ]
+    # Where arguments meet along different axes, the step at which they do has a name to be found.
+    if any(_MET in path for out in joined for path in out.values()):
+        return dependences(called, arguments)
+    return joined
+
+
+_MET = ""
+
+
+def _moved(argument: Dependence, axes: Sequence[Axis | None], primitive: str) -> Dependence:
     def move(axis: Axis) -> Axis:
         if isinstance(axis, str):
             return axis

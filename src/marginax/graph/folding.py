@@ -57,7 +57,7 @@ def operand(array: Any) -> Any:
     """
     if isinstance(array, np.ndarray) and not array.ndim:
         with jax.ensure_compile_time_eval():
-            return jax.numpy.asarray(array)
+            return jax.device_put(array)
     return array
 
 
@@ -244,7 +244,7 @@ _RULES: dict[str, Callable[..., Any]] = {
             "not": np.invert,
             "or": np.bitwise_or,
             "rem": _rem,
-            "sign": np.sign,
+            "sign": lambda x: np.where(x == 0, x, np.sign(x)),  # zero keeps its own
             "square": np.square,
             "stop_gradient": np.asarray,
             "sub": np.subtract,

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 from jax.extend import core as jex_core
 
-from marginax.graph.dependence import dependences, scan_parts, through
-from marginax.graph.equations import called_jaxpr, equations_of
+from marginax.graph.dependence import own_dependences, scan_parts, through
+from marginax.graph.equations import Equation, called_jaxpr, equations_of
 from marginax.language.errors import ModelError
 from marginax.language.scan import Series
 
@@ -170,10 +170,17 @@ def scopes_of(
             everything = _stated(frozenset[str]().union(*map(_variables, arguments)), recurrences)
             known.update(dict.fromkeys(eqn.outvars, Mixed(everything)))
         elif any(arguments):
-            plain = [dict.fromkeys(a, ()) if isinstance(a, frozenset) else {} for a in arguments]
-            outputs = [frozenset(found) for found in through(equation, plain)]
-            known.update(zip(eqn.outvars, outputs, strict=True))
+            plain = [a if isinstance(a, frozenset) else NOTHING for a in arguments]
+            known.update(zip(eqn.outvars, _through(equation, plain), strict=True))
     return Scopes(tuple(read(atom) for atom in jaxpr.outvars), tuple(recurrences))
+
+
+def _through(equation: Equation, arguments: Sequence[frozenset[str]]) -> list[frozenset[str]]:
+    """The names that each output of an equation depends on, from those of its inputs."""
+    if equation.called is not None:
+        reads = own_dependences(equation.called)
+        return [NOTHING.union(*(arguments[i] for i in out)) for out in reads]
+    return [frozenset(f) for f in through(equation, [dict.fromkeys(a, ()) for a in arguments])]
 
 
 def _variables(scope: frozenset[str] | Stepped | Mixed) -> frozenset[str]:
@@ -204,8 +211,7 @@ def _of_scan(
     n_consts, n_carry = scan_parts(eqn)
     frame = next(series for _, series in found.values())
     variables = {i: name for i, (name, _) in found.items()}
-    inputs = [{str(i): ()} for i in range(len(body.invars))]
-    reads = tuple(frozenset(int(i) for i in out) for out in dependences(body, inputs))
+    reads = tuple(map(frozenset, own_dependences(body)))
     for i, argument in enumerate(arguments):
         if i not in variables and isinstance(argument, Stepped | Mixed):
             names = ", ".join(f"'{v}'" for v in sorted(_stated(_variables(argument), earlier)))
