@@ -16,6 +16,7 @@ from marginax.compiled import QUICK, remembered_jit
 from marginax.graph.parameters import Parameter
 from marginax.graph.validate import is_concrete
 from marginax.infer.initialization import InitStrategy
+from marginax.infer.known import KnownModel
 from marginax.infer.mcmc.block import Chain
 from marginax.infer.target import Target, initial_position
 from marginax.language.errors import ModelError
@@ -73,10 +74,8 @@ def find_starts(
     target: FlatTarget,
     begin: Callable[[Array, Any], Chain],
     strategy: InitStrategy,
-    model: Callable[..., Any],
+    known: KnownModel,
     keys: Any,
-    args: Any,
-    kwargs: Any,
 ) -> Chain:
     """All chains at positions of finite density and gradient.
 
@@ -88,12 +87,10 @@ def find_starts(
         From a position and a random key to a chain.
     strategy : callable
         It says where a chain begins; each attempt has a random key of its own.
-    model : callable
+    known : KnownModel
         The model.
     keys : array of random keys, shape (chains,)
         One for each chain.
-    args, kwargs
-        The model's arguments.
 
     Returns
     -------
@@ -107,9 +104,7 @@ def find_starts(
 
     def attempt(key: Any, number: Any) -> Chain:
         start_key, chain_key = jax.random.split(key)
-        position = initial_position(
-            model, strategy, jax.random.fold_in(start_key, number), args, kwargs
-        )
+        position = initial_position(known, strategy, jax.random.fold_in(start_key, number))
         return begin(ravel_pytree(position)[0], chain_key)
 
     compiled = remembered_jit(jax.vmap(attempt, in_axes=(0, None)), keys, 0, options=QUICK)

@@ -36,6 +36,7 @@ from marginax.infer.batches import Minibatches, prefetched
 from marginax.infer.cuts import check_cuts
 from marginax.infer.elbo.guide_paths import guide_paths
 from marginax.infer.fingerprint import fingerprint, key_numbers, program_fingerprint
+from marginax.infer.known import know
 from marginax.infer.progress import progress
 from marginax.infer.svi.checkpoint import (
     SavedRun,
@@ -614,7 +615,8 @@ class SVI:
         model, guide = (seeded(fn, params, key) for fn in (self.model, self.guide))
         trace = record(guide, args, kwargs)
         drawn = [m for m in trace.values() if m["type"] == "sample" and not m["is_observed"]]
-        check_cuts(model, {m["name"]: jnp.asarray(m["value"])[None] for m in drawn}, args, kwargs)
+        draws = {m["name"]: jnp.asarray(m["value"])[None] for m in drawn}
+        check_cuts(know(model, args, kwargs), draws)
 
 
 @contextmanager
