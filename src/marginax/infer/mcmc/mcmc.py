@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -386,5 +385,5 @@ def _flat(draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _grouped(draws: Mapping[str, np.ndarray], by_chain: bool) -> dict[str, Array]:
     if by_chain:
-        return {name: jnp.asarray(value) for name, value in draws.items()}
-    return {name: jnp.asarray(value) for name, value in _flat(draws).items()}
+        return {name: jax.device_put(value) for name, value in draws.items()}
+    return {name: jax.device_put(value) for name, value in _flat(draws).items()}

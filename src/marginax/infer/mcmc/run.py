@@ -210,7 +210,7 @@ def _constrain(
         if not compiled:
             both = jax.vmap(jax.vmap(target.constrain))
             compiled.append(remembered_jit(both, shape, options=QUICK))
-        return compiled[0](jnp.asarray(positions))
+        return compiled[0](positions)
 
     return constrain, chunk
 
