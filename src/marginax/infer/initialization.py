@@ -20,6 +20,8 @@ from numpyro.distributions.transforms import biject_to
 
 from marginax.graph.distribution_layers import unwrapped
 from marginax.graph.known_data import with_data_known
+from marginax.graph.same_sites import refuse_changes, seen_of
+from marginax.graph.sites import seen_in
 from marginax.graph.validate import check_value
 from marginax.infer.known import KnownModel, know
 from marginax.language import handlers
@@ -196,16 +198,17 @@ def initial_values(
     ModelError
         When a value is no number, does not have the site's shape, or lies outside its support.
     """
-    return initial_run(know(model, args, kwargs), strategy, key)[0]
+    trace, names = initial_trace(know(model, args, kwargs), strategy, key)
+    return {name: trace[name]["value"] for name in names}
 
 
-def initial_run(
+def initial_trace(
     known: KnownModel,
     strategy: InitStrategy,
     key: Any,
     beside: Callable[[Message, Array], Array] | None = None,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One run of a model for its initial values, and for what is computed where they are chosen.
+) -> tuple[handlers.Trace, list[str]]:
+    """One run of a model at its initial values.
 
     Parameters
     ----------
@@ -216,12 +219,12 @@ def initial_run(
     key : PRNG key
         For random strategies.
     beside : callable, optional
-        A function of a site and its value; in a scan its results become a series.
+        A function of a site and its value; its results are recorded, too, under the site's name with `BESIDE`.
 
     Returns
     -------
-    dict, dict
-        The values of the continuous latent sites, and the results of ``beside``, by site.
+    dict of messages, list of str
+        The run, and the names of the sites that got initial values.
     """
     chosen: list[str] = []
 
@@ -254,16 +257,20 @@ def initial_run(
 
     seeded: Any = handlers.seed(known.model, rng_seed=key)
     # Else the plates may stay as small as they are: so may the data, where they come in batches.
-    if any(f.size != f.full_size for site in known.continuous.values() for f in site.plates):
+    is_local = any(f.size != f.full_size for s in known.continuous.values() for f in s.plates)
+    if is_local:
         seeded = _WholePlates(seeded)
     placed = handlers.substitute(seeded, substitute_fn=choose)
     with isolated():
         trace = with_data_known(
             lambda: handlers.trace(placed).get_trace(*known.args, **known.kwargs)
         )
-    names = list(dict.fromkeys(chosen))
-    found = {n: trace[n + BESIDE]["value"] for n in names} if beside is not None else {}
-    return {name: trace[name]["value"] for name in names}, found
+    first = seen_in(known.sites)
+    again = {name: one for name, one in seen_of(trace).items() if not name.endswith(BESIDE)}
+    if is_local:  # the sizes of plates are others: which sites there are is compared
+        again = {name: first.get(name, one) for name, one in again.items()}
+    refuse_changes(first, again)
+    return trace, list(dict.fromkeys(chosen))
 
 
 def state(name: str, value: Any, outside: handlers.Messenger) -> None:

@@ -23,7 +23,7 @@ from marginax.graph.parameters import Parameter
 from marginax.graph.same_sites import refuse_changes, seen_of
 from marginax.graph.sites import Site, seen_in
 from marginax.graph.validate import numpyro_checks
-from marginax.infer.initialization import InitStrategy, initial_run, site_shape, state
+from marginax.infer.initialization import BESIDE, InitStrategy, initial_trace, site_shape, state
 from marginax.infer.known import KnownModel, know
 from marginax.language import handlers
 from marginax.language.errors import ModelError
@@ -142,13 +142,14 @@ def target_of(known: KnownModel, memory_limit: int | None = None) -> Target:
         placed = handlers.substitute(known.model, substitute_fn=place)
         with isolated(), numpyro_checks(False):  # `know` has checked
             trace = density_trace(placed).get_trace(*known.args, **known.kwargs)
-        jacobians = {n: LogDensity(trace.pop(n + JACOBIAN)["value"]) for n in continuous}
+        beside = {n: trace.pop(n) for n in list(trace) if n.endswith(JACOBIAN)}
         refuse_changes(seen_in(sites), seen_of(trace))
+        jacobians = {n: LogDensity(beside[n + JACOBIAN]["value"]) for n in continuous}
         densities, recorded = split_trace(trace)
         densities |= {name + JACOBIAN: jacobian for name, jacobian in jacobians.items()}
         return densities, {name: trace[name]["value"] for name in continuous} | recorded
 
-    prepared = prepare(program, sites | moved, dict.fromkeys(continuous), memory_limit)
+    prepared = prepare(program, {**sites, **moved}, dict.fromkeys(continuous), memory_limit)
     for name in continuous:
         for variable in prepared.graph.captured.dependence["value", name]:
             if variable in prepared.graph.variables:
@@ -195,7 +196,9 @@ def _shape_in_fixed_support(site: Site) -> tuple[int, ...] | None:
         return None
     try:
         return tuple(biject_to(site.constraint).inverse_shape(site.shape))
-    except NotImplementedError:  # of a compound distribution, which may declare one that has a bijection
+    except (
+        NotImplementedError
+    ):  # of a compound distribution, which may declare one that has a bijection
         return None
 
 
@@ -205,4 +208,5 @@ def initial_position(known: KnownModel, strategy: InitStrategy, key: Any) -> Pos
     def unconstrained(site: Message, value: Array) -> Array:
         return biject_to(site["fn"].support).inv(value)
 
-    return initial_run(known, strategy, key, unconstrained)[1]
+    trace, names = initial_trace(known, strategy, key, unconstrained)
+    return {name: trace[name + BESIDE]["value"] for name in names}
