@@ -61,7 +61,7 @@ def know(model: Callable[..., Any], args: Any, kwargs: Any) -> KnownModel:
 
 
 @dataclass(frozen=True)
-class Parameter:
+class Stated:
     """A `param` as it is stated."""
 
     name: str
@@ -77,11 +77,11 @@ class AnyParameters(Messenger):
     ----------
     fn : callable
         A model or a guide, under a seed.
-    stated : list of Parameter
+    stated : list of Stated
         Those that it states are added.
     """
 
-    def __init__(self, fn: Callable[..., Any], stated: list[Parameter]) -> None:
+    def __init__(self, fn: Callable[..., Any], stated: list[Stated]) -> None:
         super().__init__(fn)
         self.stated = stated
 
@@ -92,7 +92,7 @@ class AnyParameters(Messenger):
             value = jnp.asarray(msg["fn"](), jnp.result_type(float))
             msg["value"] = jnp.where(jax.random.uniform(prng_key()) < 2.0, value, 0.0)
         event_dim, plates = msg["kwargs"].get("event_dim"), tuple(msg["cond_indep_stack"])
-        self.stated.append(Parameter(msg["name"], event_dim, plates, jnp.shape(msg["value"])))
+        self.stated.append(Stated(msg["name"], event_dim, plates, jnp.shape(msg["value"])))
 
 
 class Knowing(Messenger):
@@ -114,7 +114,7 @@ class Knowing(Messenger):
         super().__init__(fn)
         self.found = found
         self.only_shapes = only_shapes
-        self.stated: list[Parameter] = []
+        self.stated: list[Stated] = []
 
     def know(self, model: Callable[..., Any], args: Any, kwargs: Any) -> KnownModel:
         """The model, with whatever parameters of its own."""

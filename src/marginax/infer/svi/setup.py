@@ -13,7 +13,7 @@ from marginax.elimination.plan import IntractableError
 from marginax.infer.elbo.bound import Validity
 from marginax.infer.elbo.losses import ELBO, TraceEnum_ELBO
 from marginax.infer.elbo.pairing import BothPath, both_paths
-from marginax.infer.known import AnyParameters, Knowing, Parameter
+from marginax.infer.known import AnyParameters, Knowing, Stated
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 
@@ -28,7 +28,7 @@ class Setup:
     constraints: Mapping[str, Any]
     """Of all parameters, by name."""
     shapes: Mapping[str, tuple[int, ...]]
-    stated: tuple[Parameter, ...]
+    stated: tuple[Stated, ...]
 
     @property
     def has_cuts(self) -> bool:
