@@ -13,6 +13,7 @@ from scipy import special, stats
 
 import marginax as mx
 import marginax.distributions as dist
+from marginax.infer.known import know
 from marginax.infer.target import initial_position, make_target
 from marginax.testing import brute_force
 
@@ -58,14 +59,14 @@ def test_the_target_of_mcmc_has_the_jacobian_of_every_step(truth: Any):
     "strategy", [mx.infer.init_to_uniform, mx.infer.init_to_median, mx.infer.init_to_sample]
 )
 def test_initial_positions_have_a_value_for_every_step(strategy: Any):
-    position = initial_position(switching, strategy, jax.random.key(0), (YS,), {})
+    position = initial_position(know(switching, (YS,), {}), strategy, jax.random.key(0))
     assert {name: value.shape for name, value in position.items()} == {"loc": (), "scale": (5,)}
     assert len(np.unique(position["scale"])) == 5
 
 
 def test_initial_values_may_be_given_as_a_series():
     given = mx.infer.init_to_value(values=PARAMS)
-    position = initial_position(switching, given, jax.random.key(0), (YS,), {})
+    position = initial_position(know(switching, (YS,), {}), given, jax.random.key(0))
     np.testing.assert_allclose(position["scale"], jnp.log(PARAMS["scale"]), rtol=1e-6)
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 import marginax as mx
 import marginax.distributions as dist
 from marginax.infer import init_to_feasible, init_to_uniform, init_to_value
+from marginax.infer.known import know
 from marginax.infer.target import Target, initial_position, make_target
 
 KEY = jax.random.key(0)
@@ -222,7 +223,7 @@ def test_an_initial_position_is_where_the_strategy_says(strategy: Any, low: floa
         mx.sample("x", dist.Uniform(start, start + 1.0))
         mx.sample("z", dist.Bernoulli(0.5))
 
-    position = initial_position(model, strategy, KEY, (), {})
+    position = initial_position(know(model, (), {}), strategy, KEY)
     assert set(position) == {"low", "x"}
     values = target_of(model).constrain(position)
     assert_same(values["low"], low)

@@ -116,7 +116,7 @@ def invalid(found: Mapping[str, Mapping[Parameter, Any]]) -> ModelError | None:
     """
     for site, parameters in found.items():
         for parameter, valid in parameters.items():
-            if not np.all(valid):
+            if not np.asarray(valid).all():  # not np.all, which would compile a program
                 what = f"'{parameter.name}' of {parameter.distribution}"
                 return ModelError(
                     f"site '{site}': the parameter {what} is not {parameter.demand} for some values of what it "

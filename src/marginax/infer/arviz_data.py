@@ -16,11 +16,12 @@ import jax
 import numpy as np
 from jax import Array
 
-from marginax.graph.sites import Site, as_jax_arrays, collect_sites
-from marginax.infer.initialization import init_to_median, initial_values
+from marginax.compiled import QUICK, remembered_jit
+from marginax.graph.sites import Site
+from marginax.infer.initialization import init_to_median, initial_trace
+from marginax.infer.known import KnownModel, know
 from marginax.infer.predictive import Predictive
 from marginax.language import handlers
-from marginax.language.stack import isolated
 from marginax.marginal import Marginal, marginalize
 
 PROBABILITIES = "_probs"
@@ -100,8 +101,8 @@ def to_arviz(
     """
     arviz = _arviz()
     key = jax.random.key(0) if rng_key is None else handlers.as_key(rng_key)
-    args, kwargs = as_jax_arrays((args, kwargs))
-    sites = collect_sites(model, *args, **kwargs)
+    known = know(model, args, kwargs)
+    args, kwargs, sites = known.args, known.kwargs, known.sites
     naming = _Naming(sites, coords or {}, dims or {})
     marginal = marginalize(model)
     variables = [n for n, s in sites.items() if s.is_free and s.support is not None]
@@ -128,7 +129,7 @@ def to_arviz(
             model, given, samples, observed, jax.random.fold_in(key, 1), args, kwargs
         )
     if observed:
-        groups["observed_data"] = _observations(model, observed, key, args, kwargs)
+        groups["observed_data"] = _observations(known, observed, key)
     for group, values in groups.items():
         groups[group] = {name: np.asarray(value) for name, value in values.items()}
     return _assembled(arviz, groups, naming)
@@ -200,15 +201,14 @@ def _predicted(
     return {name: v.reshape((chains, draws, *v.shape[1:])) for name, v in found.items()}
 
 
-def _observations(
-    model: Callable[..., Any], observed: list[str], key: Any, args: Any, kwargs: Any
-) -> dict[str, Any]:
+def _observations(known: KnownModel, observed: list[str], key: Any) -> dict[str, Any]:
     """The data, as one run of the model states them."""
-    values = initial_values(model, init_to_median, key, *args, **kwargs)
-    run = handlers.seed(handlers.substitute(model, data=values), rng_seed=key)
-    with isolated():
-        trace = handlers.trace(run).get_trace(*args, **kwargs)
-    return {name: trace[name]["value"] for name in observed}
+
+    def run(key: Any) -> dict[str, Any]:
+        trace, _ = initial_trace(known, init_to_median, key)
+        return {name: trace[name]["value"] for name in observed}
+
+    return remembered_jit(run, key, options=QUICK)(key)
 
 
 class _Naming:

@@ -14,17 +14,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from numpyro.distributions import ImproperUniform
 from numpyro.distributions.transforms import biject_to
 
 from marginax.graph.distribution_layers import unwrapped
 from marginax.graph.known_data import with_data_known
-from marginax.graph.sites import as_jax_arrays
+from marginax.graph.same_sites import refuse_changes, seen_of
+from marginax.graph.sites import seen_in
 from marginax.graph.validate import check_value
+from marginax.infer.known import KnownModel, know
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.primitives import as_numbers
-from marginax.language.stack import Message, element, is_point_mass, isolated
+from marginax.language.stack import Message, apply_stack, element, is_point_mass, isolated
 
 InitStrategy = Callable[[Message], Any]
 
@@ -160,6 +163,9 @@ def site_key(site: Message) -> Any:
     return key
 
 
+BESIDE = " (beside its value)"
+
+
 class _WholePlates(handlers.Messenger):
     """Initial values are wanted for all elements of a plate, also of a subsampled one."""
 
@@ -192,15 +198,40 @@ def initial_values(
     ModelError
         When a value is no number, does not have the site's shape, or lies outside its support.
     """
-    args, kwargs = as_jax_arrays((args, kwargs))
+    trace, names = initial_trace(know(model, args, kwargs), strategy, key)
+    return {name: trace[name]["value"] for name in names}
+
+
+def initial_trace(
+    known: KnownModel,
+    strategy: InitStrategy,
+    key: Any,
+    beside: Callable[[Message, Array], Array] | None = None,
+) -> tuple[handlers.Trace, list[str]]:
+    """One run of a model at its initial values.
+
+    Parameters
+    ----------
+    known : KnownModel
+        The model.
+    strategy : callable
+        A function of a site.
+    key : PRNG key
+        For random strategies.
+    beside : callable, optional
+        A function of a site and its value; its results are recorded, too, under the site's name with `BESIDE`.
+
+    Returns
+    -------
+    dict of messages, list of str
+        The run, and the names of the sites that got initial values.
+    """
     chosen: list[str] = []
 
-    def is_asked_for(site: Message) -> bool:
-        latent = site["type"] == "sample" and site["value"] is None
-        return latent and not (site["fn"].is_discrete or is_point_mass(site["fn"]))
-
     def choose(site: Message) -> Any:
-        if not is_asked_for(site):
+        if site["type"] != "sample" or site["value"] is not None:
+            return None
+        if site["fn"].is_discrete or is_point_mass(site["fn"]):
             return None
         name = site["name"]
         for frame in site["cond_indep_stack"]:
@@ -219,36 +250,31 @@ def initial_values(
             )
         check_value(name, site["fn"].support, value, "its initial value")
         chosen.append(name)
-        return jnp.asarray(value, jnp.result_type(float))
+        value = jnp.asarray(value, jnp.result_type(float))
+        if beside is not None:
+            state(name + BESIDE, beside(site, value), placed)
+        return value
 
-    seeded: Any = handlers.seed(model, rng_seed=key)
-    if _has_local_sites(seeded, is_asked_for, args, kwargs):
+    seeded: Any = handlers.seed(known.model, rng_seed=key)
+    # Else the plates may stay as small as they are: so may the data, where they come in batches.
+    is_local = any(f.size != f.full_size for s in known.continuous.values() for f in s.plates)
+    if is_local:
         seeded = _WholePlates(seeded)
+    placed = handlers.substitute(seeded, substitute_fn=choose)
     with isolated():
-        placed = handlers.substitute(seeded, substitute_fn=choose)
-        trace = with_data_known(lambda: handlers.trace(placed).get_trace(*args, **kwargs))
-    return {name: trace[name]["value"] for name in dict.fromkeys(chosen)}
+        trace = with_data_known(
+            lambda: handlers.trace(placed).get_trace(*known.args, **known.kwargs)
+        )
+    first = seen_in(known.sites)
+    again = {name: one for name, one in seen_of(trace).items() if not name.endswith(BESIDE)}
+    if is_local:  # the sizes of plates are others: which sites there are is compared
+        again = {name: first.get(name, one) for name, one in again.items()}
+    refuse_changes(first, again)
+    return trace, list(dict.fromkeys(chosen))
 
 
-def _has_local_sites(
-    model: Callable[..., Any], is_asked_for: Callable[[Message], bool], args: Any, kwargs: Any
-) -> bool:
-    """Whether a site that gets an initial value stands in a subsampled plate.
-
-    If none does, the plates may stay as small as they are: so may the data, where they come in batches.
-    """
-    found: list[bool] = []
-
-    def run(number: Any) -> None:
-        def look(site: Message) -> Any:
-            if not is_asked_for(site):
-                return None
-            found.extend(f.size != f.full_size for f in site["cond_indep_stack"])
-            # Only its shape counts, and a model that branches on it must not get an answer.
-            return jnp.full(site_shape(site), number)
-
-        handlers.substitute(model, substitute_fn=look)(*args, **kwargs)
-
-    with isolated():
-        with_data_known(lambda: jax.eval_shape(run, 0.0))
-    return any(found)
+def state(name: str, value: Any, outside: handlers.Messenger) -> None:
+    """Give a value to the handlers outside of one that is at work; of a scan it becomes a series."""
+    apply_stack(
+        {"type": "deterministic", "name": name, "value": value, "cond_indep_stack": []}, outside
+    )

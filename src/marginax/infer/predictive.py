@@ -13,7 +13,8 @@ from jax import Array
 
 from marginax.compiled import hoisted_jit
 from marginax.graph.known_data import with_data_known
-from marginax.graph.sites import Site, as_jax_arrays, collect_sites
+from marginax.graph.same_sites import refuse_changes, seen_of
+from marginax.graph.sites import Site, as_jax_arrays, collect_sites_once, seen_in
 from marginax.graph.validate import check_value
 from marginax.infer.discrete import infer_discrete
 from marginax.language import handlers
@@ -132,10 +133,10 @@ class Predictive:
             for n, v in self.samples.items()
         }
         args, kwargs = as_jax_arrays((args, kwargs))
-        sites = collect_sites(self.model, *args, **kwargs)
+        model = handlers.substitute(self.model, data=self.params)
+        sites = collect_sites_once(model, *args, **kwargs)
         self._check_samples(sites)
-        names = self._names(sites)
-        one = partial(self._one, names, args, kwargs)
+        one = partial(self._one, model, sites, self._names(sites), args, kwargs)
         keys = jax.random.split(handlers.as_key(rng_key), count)
 
         def one_by_one(keys: Any, flat: dict[str, Array]) -> dict[str, Array]:
@@ -184,13 +185,20 @@ class Predictive:
         ]
 
     def _one(
-        self, names: list[str], args: Any, kwargs: Any, key: Any, draw: dict[str, Array]
+        self,
+        model: Callable[..., Any],
+        sites: Mapping[str, Site],
+        names: list[str],
+        args: Any,
+        kwargs: Any,
+        key: Any,
+        draw: dict[str, Array],
     ) -> dict[str, Array]:
         def recorded(fn: Callable[..., Any]) -> handlers.Trace:
             return with_data_known(lambda: handlers.trace(fn).get_trace(*args, **kwargs))
 
         guide_key, model_key, discrete_key = jax.random.split(key, 3)
-        model = handlers.substitute(self.model, data=self.params | draw)
+        model = handlers.substitute(model, data=draw)
         if self.guide is not None:
             guide = handlers.seed(handlers.substitute(self.guide, data=self.params), guide_key)
             trace = recorded(guide)
@@ -198,4 +206,5 @@ class Predictive:
         if self.infer_discrete:
             model = infer_discrete(model, temperature=1, rng_key=discrete_key)
         trace = recorded(handlers.seed(model, model_key))
+        refuse_changes(seen_in(sites), seen_of(trace))
         return {name: trace[name]["value"] for name in names}

@@ -20,17 +20,18 @@ from marginax.compiled import hoisted_jit
 from marginax.graph.factors import LogDensity, density_trace
 from marginax.graph.known_data import with_data_known
 from marginax.graph.parameters import Parameter
-from marginax.graph.sites import Site, collect_sites
+from marginax.graph.same_sites import refuse_changes, seen_of
+from marginax.graph.sites import Site, seen_in
 from marginax.graph.validate import numpyro_checks
-from marginax.infer.initialization import InitStrategy, initial_values, site_shape
+from marginax.infer.initialization import BESIDE, InitStrategy, initial_trace, site_shape, state
+from marginax.infer.known import KnownModel, know
 from marginax.language import handlers
 from marginax.language.errors import ModelError
-from marginax.language.stack import Message, apply_stack, element, isolated
+from marginax.language.stack import Message, element, isolated
 from marginax.prepared import Prepared, diagnose, prepare, split_trace
 from marginax.queries import log_density
 
 JACOBIAN = " (Jacobian)"
-FREE = " (unconstrained)"
 
 Position = dict[str, Array]
 """Unconstrained values by site name."""
@@ -85,14 +86,19 @@ class Target:
 def make_target(
     model: Callable[..., Any], args: Any, kwargs: Any, memory_limit: int | None = None
 ) -> Target:
+    """Trace a model into its target density: `target_of` a model of which nothing is known yet."""
+    return target_of(know(model, args, kwargs), memory_limit)
+
+
+def target_of(known: KnownModel, memory_limit: int | None = None) -> Target:
     """Trace a model into its target density.
 
     Parameters
     ----------
-    model : callable
+    known : KnownModel
         The model.
-    args, kwargs
-        Its arguments; closed over.
+    memory_limit : int, optional
+        In bytes, for the largest array.
 
     Raises
     ------
@@ -100,8 +106,7 @@ def make_target(
         When there is no continuous latent site, a discrete one cannot be summed out, or the
         support of a continuous site depends on a discrete one.
     """
-    sites = collect_sites(model, *args, **kwargs)
-    continuous = {n: s for n, s in sites.items() if s.is_free and not s.is_discrete}
+    sites, continuous = known.sites, known.continuous
     for name, site in sites.items():
         if site.is_free and site.is_discrete and site.support is None:
             raise ModelError(
@@ -115,7 +120,7 @@ def make_target(
             f"{_summed_out(sites)}. The exact answers are marginalize(model).posterior({{}}, ...), "
             ".mode and .draw."
         )
-    shapes = _unconstrained_shapes(model, continuous, args, kwargs)
+    shapes = _unconstrained_shapes(known)
     dtype = jnp.result_type(float)
     moved = {n: replace(s, shape=shapes[n], dtype=dtype) for n, s in continuous.items()}
 
@@ -131,18 +136,20 @@ def make_target(
             constrained = transform(value)
             jacobian = jnp.sum(transform.log_abs_det_jacobian(value, constrained))
             # Outside of all plates and scales: it belongs to the change of variables alone.
-            record(name + JACOBIAN, jacobian, placed)
+            state(name + JACOBIAN, jacobian, placed)
             return constrained
 
-        placed = handlers.substitute(model, substitute_fn=place)
-        with isolated(), numpyro_checks(False):  # `collect_sites` has checked
-            trace = density_trace(placed).get_trace(*args, **kwargs)
-        jacobians = {n: LogDensity(trace.pop(n + JACOBIAN)["value"]) for n in continuous}
+        placed = handlers.substitute(known.model, substitute_fn=place)
+        with isolated(), numpyro_checks(False):  # `know` has checked
+            trace = density_trace(placed).get_trace(*known.args, **known.kwargs)
+        beside = {n: trace.pop(n) for n in list(trace) if n.endswith(JACOBIAN)}
+        refuse_changes(seen_in(sites), seen_of(trace))
+        jacobians = {n: LogDensity(beside[n + JACOBIAN]["value"]) for n in continuous}
         densities, recorded = split_trace(trace)
         densities |= {name + JACOBIAN: jacobian for name, jacobian in jacobians.items()}
         return densities, {name: trace[name]["value"] for name in continuous} | recorded
 
-    prepared = prepare(program, sites | moved, dict.fromkeys(continuous), memory_limit)
+    prepared = prepare(program, {**sites, **moved}, dict.fromkeys(continuous), memory_limit)
     for name in continuous:
         for variable in prepared.graph.captured.dependence["value", name]:
             if variable in prepared.graph.variables:
@@ -158,51 +165,48 @@ def _summed_out(sites: Mapping[str, Site]) -> str:
     return f" ({names} summed out)" if names else ""
 
 
-def _unconstrained_shapes(
-    model: Callable[..., Any], sites: Mapping[str, Site], args: Any, kwargs: Any
-) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
+def _unconstrained_shapes(known: KnownModel) -> dict[str, tuple[int, ...]]:
+    shapes = {name: _shape_in_fixed_support(site) for name, site in known.continuous.items()}
+    found = {name: shape for name, shape in shapes.items() if shape is not None}
+    if len(found) == len(shapes):
+        return found
 
     def run(key: Any, number: Array) -> None:
-        def record(site: Message) -> Any:
-            if site["type"] != "sample" or site["name"] not in sites:
+        def look(site: Message) -> Any:
+            if site["type"] != "sample" or site["name"] not in shapes:
                 return None
             lengths = tuple(steps.length for steps in reversed(site.get("steps", ())))
             own = biject_to(site["fn"].support).inverse_shape(site_shape(site))
-            shapes[site["name"]] = (*lengths, *own)
+            found[site["name"]] = (*lengths, *own)
             # Only its shape counts (an improper site could not be drawn), and a model that
             # branches on it must not get an answer.
             return jnp.full(site_shape(site), number)
 
-        seeded = handlers.seed(model, rng_seed=key)
-        handlers.substitute(seeded, substitute_fn=record)(*args, **kwargs)
+        seeded = handlers.seed(known.model, rng_seed=key)
+        handlers.substitute(seeded, substitute_fn=look)(*known.args, **known.kwargs)
 
     with isolated():
         with_data_known(lambda: jax.eval_shape(run, jax.random.key(0), 0.0))
-    return shapes
+    return found
 
 
-def initial_position(
-    model: Callable[..., Any], strategy: InitStrategy, key: Any, args: Any, kwargs: Any
-) -> Position:
+def _shape_in_fixed_support(site: Site) -> tuple[int, ...] | None:
+    """The shape of a site's unconstrained value; None where only a run of the model can tell."""
+    if site.constraint is None:
+        return None
+    try:
+        return tuple(biject_to(site.constraint).inverse_shape(site.shape))
+    except (
+        NotImplementedError
+    ):  # of a compound distribution, which may declare one that has a bijection
+        return None
+
+
+def initial_position(known: KnownModel, strategy: InitStrategy, key: Any) -> Position:
     """Where a strategy begins, on the unconstrained scale."""
-    values = initial_values(model, strategy, key, *args, **kwargs)
 
-    def unconstrain(site: Message) -> Any:
-        if site["type"] != "sample" or site["name"] not in values:
-            return None
-        value = element(site, values[site["name"]])
-        record(site["name"] + FREE, biject_to(site["fn"].support).inv(value), placed)
-        return value
+    def unconstrained(site: Message, value: Array) -> Array:
+        return biject_to(site["fn"].support).inv(value)
 
-    placed = handlers.substitute(handlers.seed(model, rng_seed=key), substitute_fn=unconstrain)
-    with isolated():
-        trace = with_data_known(lambda: handlers.trace(placed).get_trace(*args, **kwargs))
-    return {name: trace[name + FREE]["value"] for name in values}
-
-
-def record(name: str, value: Any, outside: handlers.Messenger) -> None:
-    """Give a value to the handlers outside of one that is at work; of a scan it becomes a series."""
-    apply_stack(
-        {"type": "deterministic", "name": name, "value": value, "cond_indep_stack": []}, outside
-    )
+    trace, names = initial_trace(known, strategy, key, unconstrained)
+    return {name: trace[name + BESIDE]["value"] for name in names}

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from marginax.storage.files import StorageError, as_storable, is_key
@@ -123,7 +122,7 @@ def _restored(name: str, leaf: Any, left: dict[str, Any]) -> Any:
         return array.item()
     if isinstance(leaf, np.ndarray | np.generic):
         return array
-    restored = jnp.array(array)
+    restored = jax.device_put(array)
     _check_fits(name, restored, expected)  # of 64 bits, JAX keeps 32 unless told otherwise
     return restored
 
@@ -134,7 +133,7 @@ def _restored_key(name: str, leaf: Any, left: dict[str, Any]) -> Any:
         raise StorageError(f"the leaf {name!r} of the template is a random key; none was saved.")
     implementation = found[0].removeprefix(f"{name}@")
     try:
-        key = jax.random.wrap_key_data(jnp.asarray(left.pop(found[0])), impl=implementation)
+        key = jax.random.wrap_key_data(jax.device_put(left.pop(found[0])), impl=implementation)
     except (TypeError, ValueError) as error:
         raise StorageError(f"the saved leaf {found[0]!r} is no random key: {error}") from error
     _check_fits(name, key, leaf)

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from marginax.graph.sites import collect_sites
 from marginax.graph.validate import is_concrete
 from marginax.infer.autoguide.latents import LatentSite
-from marginax.infer.initialization import InitStrategy, init_to_uniform, initial_values
+from marginax.infer.initialization import InitStrategy, init_to_uniform, initial_trace
+from marginax.infer.known import KnownModel, know, knowing
 from marginax.language.errors import ModelError
 from marginax.language.primitives import as_numbers
 
@@ -167,19 +167,24 @@ class AutoGuide(ABC):
             When a discrete latent site cannot be summed out, or the support of a continuous one is not
             fixed: no automatic guide fits them.
         """
-        sites = collect_sites(self.model, *args, **kwargs)
-        for name, site in sites.items():
+        known = self._known(args, kwargs)
+        for name, site in known.sites.items():
             if site.is_free and site.is_discrete and site.support is None:
                 raise ModelError(
                     f"site '{name}': it is a latent {site.distribution} that cannot be summed out "
                     f"({site.not_enumerated_because}), and {type(self).__name__} is for continuous "
                     "sites; give it a finite support or write the guide by hand."
                 )
-        return {n: LatentSite.of(s) for n, s in sites.items() if s.is_free and not s.is_discrete}
+        return {name: LatentSite.of(site) for name, site in known.continuous.items()}
 
     def initial_values(self, key: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Where the locations begin, by site name."""
-        return initial_values(self.model, self.init_loc_fn, key, *args, **kwargs)
+        trace, names = initial_trace(self._known(args, kwargs), self.init_loc_fn, key)
+        return {name: trace[name]["value"] for name in names}
+
+    def _known(self, args: Any, kwargs: Any) -> KnownModel:
+        here = knowing()
+        return (know if here is None else here.know)(self.model, args, kwargs)
 
     def _look(self, args: Any, kwargs: Any) -> Mapping[str, LatentSite]:
         """The sites at a run; remembered."""
@@ -204,6 +209,10 @@ class AutoGuide(ABC):
 
         def begin(key: Any) -> dict[str, Any]:
             # One run of the model gives all sites theirs; it happens only if one is asked for.
+            here = knowing()
+            if here is not None and here.only_shapes:
+                sites = self.continuous_sites(*args, **kwargs)
+                return {name: jnp.zeros(site.shape) for name, site in sites.items()}
             if not found:
                 found.update(self.initial_values(key, *args, **kwargs))
             return found

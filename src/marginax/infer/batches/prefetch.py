@@ -66,7 +66,7 @@ def prefetched(
             raise ValueError(f"{name} must be an integer >= {least}, not {value!r}.")
     source = _stream(batches, int(skip))
     # JAX's options may have been set by a `with` statement: then they are set in this thread only.
-    double, device = jnp.result_type(float) == np.float64, next(iter(jnp.zeros(()).devices()))
+    double, device = jnp.result_type(float) == np.float64, next(iter(jax.device_put(0).devices()))
 
     def read() -> Arguments | None:
         for batch in itertools.islice(source, 1):

@@ -16,8 +16,8 @@ Continuous variables of the guide are drawn, reparameterised, as usual.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -31,12 +31,16 @@ from marginax.elimination.factor import Factor
 from marginax.elimination.plan import IntractableError, make_plan, term_of
 from marginax.elimination.semiring import SUM
 from marginax.graph.factors import Evaluated, FactorGraph, factor_graph
+from marginax.graph.parameters import Parameter
 from marginax.infer.elbo.expectation import Names, expectation, log_masses
 from marginax.infer.elbo.mean_field import check_mean_field
 from marginax.infer.elbo.pairing import Pairing
 from marginax.infer.elbo.runs import CHOSEN, DIVERGENCE, IN_GUIDE, Run, densities
 from marginax.infer.elbo.score import Score, Tracked, scores, summed_to, track
 from marginax.language.errors import ModelError
+
+Validity = dict[str, dict[Parameter, Array]]
+"""By site and parameter, whether it is valid."""
 
 
 class Estimate(NamedTuple):
@@ -46,38 +50,63 @@ class Estimate(NamedTuple):
     scores: tuple[Score, ...] = ()
 
 
-def estimate(run: Run, analytic: bool) -> Estimate:
-    """What one path of the guide contributes to the bound.
+@dataclass(frozen=True)
+class Bound:
+    """What one path of the guide contributes, traced."""
 
-    Parameters
-    ----------
-    run : Run
-        The guide's path, and the model on it.
-    analytic : bool
-        Whether divergences that have a formula replace sampled differences.
-    """
-    pairing = run.pairing
-    graph = factor_graph(
-        lambda values: (densities(run, values, analytic), {}),
-        {**pairing.summed, **pairing.drawn, **pairing.eliminated},
-        frozenset([*pairing.summed, *pairing.eliminated]),
-    )
-    _refuse_unsuited_draws(graph, pairing)
-    averaged = _averaged_analytically(graph, run)
+    graph: FactorGraph
+    pairing: Pairing
+    averaged: frozenset[str]
+    drawn: Mapping[str, Any]
+    """The values of drawn sites."""
 
-    def of_values(values: dict[str, Any]) -> Estimate:
-        evaluated = graph.evaluate(values)
-        try:
-            tracked = track(graph, pairing.drawn, IN_GUIDE)
-            return _estimate(graph, evaluated, pairing, averaged, tracked)
-        except IntractableError:
-            if not pairing.drawn:
-                raise
-            # A drawn site that is followed in its plates couples more than its known value does.
-            tracked = track(graph, pairing.drawn, IN_GUIDE, as_a_whole=True)
-            return _estimate(graph, evaluated, pairing, averaged, tracked)
+    @staticmethod
+    def of(run: Run, analytic: bool) -> Bound:
+        """Trace guide and model.
 
-    return in_blocks(of_values, sizes_in_blocks(graph))(run.draw())
+        Parameters
+        ----------
+        run : Run
+            The guide's path, and the model on it.
+        analytic : bool
+            Whether divergences that have a formula replace sampled differences.
+        """
+        pairing = run.pairing
+        graph = factor_graph(
+            lambda values: (densities(run, values, analytic), {}),
+            {**pairing.summed, **pairing.drawn, **pairing.eliminated},
+            frozenset([*pairing.summed, *pairing.eliminated]),
+        )
+        _refuse_unsuited_draws(graph, pairing)
+        return Bound(graph, pairing, _averaged_analytically(graph, run), run.draw())
+
+    def estimate(self) -> Estimate:
+        """The bound."""
+        graph, drawn = self.graph, self.pairing.drawn
+
+        def of_values(values: dict[str, Any]) -> Estimate:
+            evaluated = graph.evaluate(values)
+            try:
+                tracked = track(graph, drawn, IN_GUIDE)
+                return _estimate(graph, evaluated, self.pairing, self.averaged, tracked)
+            except IntractableError:
+                if not drawn:
+                    raise
+                # A drawn site that is followed in its plates couples more than its known value does.
+                tracked = track(graph, drawn, IN_GUIDE, as_a_whole=True)
+                return _estimate(graph, evaluated, self.pairing, self.averaged, tracked)
+
+        return in_blocks(of_values, sizes_in_blocks(graph))(dict(self.drawn))
+
+    def validity(self) -> list[Validity]:
+        """Whether the parameters of the guide's distributions are valid, and those of the model's."""
+        found = in_blocks(self.graph.validity, sizes_in_blocks(self.graph))(dict(self.drawn))
+        of_guide = {
+            name.removesuffix(IN_GUIDE): valid
+            for name, valid in found.items()
+            if name.endswith(IN_GUIDE)
+        }
+        return [of_guide, {n: valid for n, valid in found.items() if not n.endswith(IN_GUIDE)}]
 
 
 def _refuse_unsuited_draws(graph: FactorGraph, pairing: Pairing) -> None:

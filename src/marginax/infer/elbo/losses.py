@@ -7,21 +7,28 @@ the guide states. All are unbiased, in value and in gradient; what is computed i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from marginax.graph.sites import as_jax_arrays
-from marginax.infer.elbo.bound import Estimate, Run, estimate
-from marginax.infer.elbo.pairing import Pairing, pairing_without_sums, pairings
+from marginax.graph.sites import as_jax_arrays, collect_sites_once
+from marginax.infer.elbo.bound import Bound, Estimate, Run, Validity
+from marginax.infer.elbo.pairing import (
+    BothPath,
+    Pairing,
+    both_paths,
+    pairing_without_sums,
+    pairings,
+)
 from marginax.infer.elbo.score import surrogate
+from marginax.infer.known import Knowing
 from marginax.language import handlers
 
 
-class _ELBO:
+class ELBO:
     """What all of them share: particles."""
 
     analytic = False
@@ -71,39 +78,71 @@ class _ELBO:
             that can be neither enumerated nor drawn.
         """
         args, kwargs = as_jax_arrays((args, kwargs))
+        guide = Knowing(guide, [])
         model, guide = (handlers.substitute(fn, data=param_map) for fn in (model, guide))
-        paths = self._pairings(model, guide, args, kwargs)
+        paths = both_paths(model, guide, args, kwargs)
+        return self.look(rng_key, model, guide, args, kwargs, paths, with_validity=False)[0]
 
-        def particle(key: Any) -> Estimate:
+    def look(
+        self,
+        rng_key: Any,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        paths: Iterable[BothPath],
+        with_validity: bool = True,
+    ) -> tuple[Array, list[Validity]]:
+        """The loss, and whether the parameters of all distributions are valid there.
+
+        Parameters
+        ----------
+        rng_key : PRNG key
+            As in `loss`.
+        model, guide : callable
+            With their parameters substituted.
+        args, kwargs
+            Arguments of both, arrays as JAX's.
+        paths : iterable of BothPath
+            All paths of the guide.
+        with_validity : bool
+            Whether to look at the parameters; else nothing is said of them.
+        """
+        pairs = self._pairings(list(paths), model, guide, args, kwargs)
+
+        def particle(key: Any) -> tuple[Estimate, list[Validity]]:
             guide_key, model_key = jax.random.split(key)
             seeded = handlers.seed(model, model_key), handlers.seed(guide, guide_key)
-            parts = [estimate(Run(*seeded, args, kwargs, p), self.analytic) for p in paths]
-            bound = sum((part.bound for part in parts[1:]), parts[0].bound)
-            return Estimate(bound, sum((part.scores for part in parts), ()))
+            bounds = [Bound.of(Run(*seeded, args, kwargs, p), self.analytic) for p in pairs]
+            parts = [bound.estimate() for bound in bounds]
+            total = sum((part.bound for part in parts[1:]), parts[0].bound)
+            valid = [v for bound in bounds for v in bound.validity()] if with_validity else []
+            return Estimate(total, sum((part.scores for part in parts), ())), valid
 
         count = self.num_particles
-        if any(path.drawn for path in paths):
+        if any(pair.drawn for pair in pairs):
             count = max(count, 2)  # for a baseline
         if count == 1:
-            return -particle(rng_key).bound
+            lone, valid = particle(rng_key)
+            return -lone.bound, valid
         keys = jax.random.split(rng_key, count)
-        found = (
+        found, valid = (
             jax.vmap(particle)(keys) if self.vectorize_particles else jax.lax.map(particle, keys)
         )
         bound = jnp.mean(found.bound)
         for score in found.scores:
             slope = surrogate(score)
             bound = bound + (slope - jax.lax.stop_gradient(slope))
-        return -bound
+        return -bound, valid
 
     def _pairings(
-        self, model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any
+        self, paths: list[BothPath], model: Any, guide: Any, args: Any, kwargs: Any
     ) -> list[Pairing]:
-        """The paths of the guide."""
-        return list(pairings(model, guide, args, kwargs))
+        """What becomes of the sites, on each path of the guide."""
+        return list(pairings(paths))
 
 
-class TraceEnum_ELBO(_ELBO):
+class TraceEnum_ELBO(ELBO):
     """Evidence lower bound with exact sums over discrete variables.
 
     Discrete sites of the model that the guide leaves out are eliminated. Those of the guide are
@@ -151,7 +190,7 @@ class TraceEnum_ELBO(_ELBO):
         super().__init__(num_particles, vectorize_particles)
 
 
-class TraceMeanField_ELBO(_ELBO):
+class TraceMeanField_ELBO(ELBO):
     """Like `TraceEnum_ELBO`, with analytic Kullback-Leibler divergences where there is a formula.
 
     The divergence replaces a site's sampled log p - log q where `numpyro.distributions.kl_divergence`
@@ -187,7 +226,7 @@ class TraceMeanField_ELBO(_ELBO):
     analytic = True
 
 
-class Trace_ELBO(_ELBO):
+class Trace_ELBO(ELBO):
     """Evidence lower bound that sums nothing out: the guide states every latent site, and all are drawn.
 
     The gradient with respect to discrete sites is estimated by their scores, as in `TraceEnum_ELBO`.
@@ -216,9 +255,14 @@ class Trace_ELBO(_ELBO):
     """
 
     def _pairings(
-        self, model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any
+        self, paths: list[BothPath], model: Any, guide: Any, args: Any, kwargs: Any
     ) -> list[Pairing]:
-        return [pairing_without_sums(model, guide, args, kwargs)]
+        first = paths[0]
+        if not first.path.chosen:
+            return [pairing_without_sums(first.path.sites, first.in_model)]
+        # Here what is sequential elsewhere is drawn.
+        sites = [collect_sites_once(fn, *args, **kwargs) for fn in (guide, model)]
+        return [pairing_without_sums(*sites)]
 
 
 class TraceGraph_ELBO(Trace_ELBO):

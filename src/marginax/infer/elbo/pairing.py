@@ -8,7 +8,7 @@ the guide has sequential sites there is one such pairing for each of its paths.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +52,24 @@ class _Chosen(Messenger):
             msg["value"] = self.chosen[msg["name"]]
 
 
-def pairings(
-    model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any
-) -> Iterator[Pairing]:
-    """The pairing on each path of the guide, with discrete sites summed out where they can be.
+@dataclass(frozen=True)
+class BothPath:
+    """A path of the guide, and the model on it."""
+
+    path: GuidePath
+    in_model: Mapping[str, Site]
+    allowed: Mapping[str, list[Any] | None]
+    """The values that the model allows each sequential site, where there is a list."""
+
+
+def both_paths(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    known: Callable[[], Mapping[str, Site]] | None = None,
+) -> Iterator[BothPath]:
+    """Every path of a guide, with the model's sites.
 
     Parameters
     ----------
@@ -63,20 +77,33 @@ def pairings(
         With their parameters substituted.
     args, kwargs
         Their arguments.
+    known : callable, optional
+        What knows the model's sites with nothing chosen for it.
+    """
+    for path in guide_paths(guide, args, kwargs):
+        if known is not None and not path.chosen:
+            yield BothPath(path, known(), {})
+            continue
+        modelled = _Chosen(model, path.chosen)
+        sites = collect_sites_once(modelled, *args, **kwargs)
+        yield BothPath(path, sites, modelled.allowed)
+
+
+def pairings(paths: Iterable[BothPath]) -> Iterator[Pairing]:
+    """The pairing on each path of the guide, with discrete sites summed out where they can be.
 
     Raises
     ------
     ModelError
         When model and guide do not fit together.
     """
-    for path in guide_paths(guide, args, kwargs):
-        modelled = _Chosen(model, path.chosen)
-        sites = collect_sites_once(modelled, *args, **kwargs)
+    for both in paths:
+        path, sites = both.path, both.in_model
         latent = _latent(path.sites)
         for name in (*path.chosen, *latent):
             _check_pair(path.sites[name], sites.get(name))
         for name, value in path.chosen.items():
-            allowed = modelled.allowed.get(name)
+            allowed = both.allowed.get(name)
             if allowed is not None and not any((value == other).all() for other in allowed):
                 raise _not_allowed(name, value.tolist(), len(allowed))
         summed = {n: s for n, s in latent.items() if s.support is not None}
@@ -97,20 +124,17 @@ def pairings(
         yield Pairing(path.chosen, path.counts, summed, drawn, rest, eliminated, path.sites, sites)
 
 
-def pairing_without_sums(
-    model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any
-) -> Pairing:
+def pairing_without_sums(in_guide: Mapping[str, Site], in_model: Mapping[str, Site]) -> Pairing:
     """The pairing where every site of the guide is drawn, and the guide states all latent sites.
 
-    Parameters, and what is raised, are those of `pairings`.
+    What is raised is that of `pairings`.
     """
-    of_guide, sites = (_latent_and_all(fn, args, kwargs) for fn in (guide, model))
-    latent = of_guide[0]
+    latent = _latent(in_guide)
     for name, site in latent.items():
-        _check_pair(site, sites[1].get(name))
+        _check_pair(site, in_model.get(name))
         if _is_random(site) and site.series:
             raise _in_a_scan(name)
-    for name, site in sites[0].items():
+    for name, site in _latent(in_model).items():
         if name in latent or site.is_point_mass:
             continue
         advice = (
@@ -124,14 +148,7 @@ def pairing_without_sums(
         )
     drawn = {n: s for n, s in latent.items() if _is_random(s)}
     rest = {n: s for n, s in latent.items() if n not in drawn}
-    return Pairing({}, {}, {}, drawn, rest, {}, of_guide[1], sites[1])
-
-
-def _latent_and_all(
-    fn: Callable[..., Any], args: Any, kwargs: Any
-) -> tuple[dict[str, Site], dict[str, Site]]:
-    sites = collect_sites_once(fn, *args, **kwargs)
-    return _latent(sites), sites
+    return Pairing({}, {}, {}, drawn, rest, {}, in_guide, in_model)
 
 
 def _latent(sites: Mapping[str, Site]) -> dict[str, Site]:

@@ -109,7 +109,7 @@ def make_block(
     capacity : int
         How many draws the buffer holds.
     """
-    plan = jnp.asarray(stages(num_warmup))
+    plan = jax.device_put(stages(num_warmup))
 
     def iterate(number: Any, chain: Chain) -> tuple[Chain, dict[str, Array]]:
         stage = plan[jnp.minimum(number, num_warmup)]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+import marginax.queries as queries
 from marginax.compiled import hoisted_jit
+from marginax.graph.parameters import invalid
+from marginax.infer.cuts import check_cuts
+from marginax.infer.known import KnownModel
 from marginax.infer.mcmc.draws import chunk_size
-from marginax.marginal import marginalize
+from marginax.prepared import Prepared, diagnose
 
 
 def exact_draws(
-    model: Callable[..., Any], key: Any, num_chains: int, num_draws: int, args: Any, kwargs: Any
+    known: KnownModel, key: Any, num_chains: int, num_draws: int
 ) -> dict[str, np.ndarray]:
     """Independent joint draws of all discrete sites from their exact posterior.
 
@@ -27,18 +30,33 @@ def exact_draws(
     ModelError
         When the data are impossible, or a site cannot be summed out.
     """
-    marginal = marginalize(model)
-    first = marginal.draw(key, {}, *args, **kwargs)  # says what is wrong, if something is
+    prepared = known.prepare({})
+
+    def draw(key: Any) -> tuple[dict[str, Any], Any]:
+        return prepared.ask(lambda prepared: queries.draw(prepared, key))
+
+    first = jax.eval_shape(draw, key)[0]
     size = sum(value.size * value.dtype.itemsize for value in first.values())
     count = num_chains * num_draws
     chunk = chunk_size(size, count)
-    draw = jax.vmap(lambda key: marginal.draw(key, {}, *args, **kwargs))
     keys = [jax.random.split(jax.random.fold_in(key, n), chunk) for n in range(-(-count // chunk))]
-    compiled = hoisted_jit(draw, keys[0])
-    chunks = [compiled(each) for each in keys]
+    compiled = hoisted_jit(jax.vmap(draw), keys[0])
+    chunks, totals = zip(*map(compiled, keys), strict=True)
+    _check(prepared, np.asarray(totals[0])[0])
+    if known.has_cuts:
+        check_cuts(known, {})
     return {
         name: np.concatenate([np.asarray(part[name]) for part in chunks])[:count].reshape(
             (num_chains, num_draws, *value.shape)
         )
         for name, value in first.items()
     }
+
+
+def _check(prepared: Prepared, total: Any) -> None:
+    """Is there a posterior, given the log of the sum over all sites?"""
+    fault = invalid(prepared.ask(lambda prepared: prepared.graph.validity(prepared.values)))
+    if fault is None and not np.isfinite(total):
+        fault = diagnose(prepared, prepared.evaluate_for_variables())
+    if fault is not None:
+        raise fault

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from marginax.graph.sites import as_jax_arrays, collect_sites
 from marginax.infer.cuts import check_cuts
+from marginax.infer.known import KnownModel, know
 from marginax.infer.mcmc.block import Chain
 from marginax.infer.mcmc.diagnostics import diagnostics, warn_after
 from marginax.infer.mcmc.draws import Stored, in_memory
@@ -36,9 +35,7 @@ CUTS_CHECKED = 20
 class _Result:
     """What a run leaves behind."""
 
-    model: Any
-    args: Any
-    kwargs: Any
+    known: KnownModel
     key: Any
     latent: tuple[str, ...]
     """The sites that were drawn, without deterministic ones."""
@@ -179,15 +176,13 @@ class MCMC:
         discrete sites from their exact posterior, and there is nothing to keep in a checkpoint.
         """
         del extra_fields
-        args, kwargs = as_jax_arrays((args, kwargs))
         key = handlers.as_key(rng_key)
-        sites = collect_sites(self.sampler.model, *args, **kwargs)
-        latent = tuple(name for name, site in sites.items() if site.is_free)
+        known = know(self.sampler.model, args, kwargs)
+        latent = tuple(name for name, site in known.sites.items() if site.is_free)
         kept = self.num_samples // self.thinning
-        if latent and all(sites[name].support is not None for name in latent):
-            model = self.sampler.model
-            draws = exact_draws(model, key, self.num_chains, kept, args, kwargs)
-            self._result = _Result(model, args, kwargs, key, latent, in_memory(draws, {}), None)
+        if latent and all(known.sites[name].support is not None for name in latent):
+            draws = exact_draws(known, key, self.num_chains, kept)
+            self._result = _Result(known, key, latent, in_memory(draws, {}), None)
             return
         if checkpoint and jax.process_count() > 1:
             raise ModelError(
@@ -195,16 +190,16 @@ class MCMC:
                 "checkpoints they share."
             )
         keeping = Checkpointing(Path(checkpoint), checkpoint_seconds) if checkpoint else None
-        ran = self._run(key, kept, init_params, keeping, args, kwargs)
+        ran = self._run(known, key, kept, init_params, keeping)
         if not ran.store.count:
             raise KeyboardInterrupt("MCMC.run was interrupted before there was a draw.")
         stored, divergences = ran.store.stored(), ran.standing.divergences
-        model = self.sampler.model
-        self._result = _Result(model, args, kwargs, key, ran.sites, stored, divergences)
+        self._result = _Result(known, key, ran.sites, stored, divergences)
         if ran.standing.interrupted:
             print(f"MCMC: interrupted after {ran.store.count} of {kept} draws.", file=sys.stderr)
         warn_after(stored, ran.sites, divergences, self.sampler, self._on_labels)
-        check_cuts(model, _flat(stored.some(CUTS_CHECKED)), args, kwargs)
+        if known.has_cuts:
+            check_cuts(known, _flat(stored.some(CUTS_CHECKED)))
 
     def warmup(
         self,
@@ -220,21 +215,20 @@ class MCMC:
         rng_key, *args, init_params, **kwargs
             As for `run`.
         """
-        args, kwargs = as_jax_arrays((args, kwargs))
         self.post_warmup_state = None
-        ran = self._run(handlers.as_key(rng_key), 0, init_params, None, args, kwargs)
+        known = know(self.sampler.model, args, kwargs)
+        ran = self._run(known, handlers.as_key(rng_key), 0, init_params, None)
         if ran.standing.interrupted:
             raise KeyboardInterrupt("MCMC.warmup was interrupted.")
         self.post_warmup_state = self.last_state
 
     def _run(
         self,
+        known: KnownModel,
         key: Any,
         kept: int,
         init_params: Mapping[str, Any] | None,
         keeping: Checkpointing | None,
-        args: Any,
-        kwargs: Any,
     ) -> Ran:
         job = Job(
             self.sampler,
@@ -245,7 +239,7 @@ class MCMC:
             self.chain_method,
             self.progress_bar,
         )
-        ran = run_chains(job, key, args, kwargs, init_params, self.post_warmup_state, keeping)
+        ran = run_chains(job, known, key, init_params, self.post_warmup_state, keeping)
         self.last_state = ran.standing.chains
         return ran
 
@@ -318,8 +312,9 @@ class MCMC:
 
         result = self._done()
         draws = result.stored.samples()
+        known = result.known
         return on_labels(
-            result.model, {n: draws[n] for n in result.latent}, result.args, result.kwargs
+            known.model, {n: draws[n] for n in result.latent}, known.args, known.kwargs
         )
 
     def relabel(self, plate: str, **options: Any) -> MCMC:
@@ -345,14 +340,15 @@ class MCMC:
         from marginax.infer.label_switching import relabel
 
         result = self._done()
+        known = result.known
         found = relabel(
-            result.model,
+            known.model,
             result.stored.samples(),
-            *result.args,
+            *known.args,
             plate=plate,
             batch_ndims=2,
             **options,
-            **result.kwargs,
+            **known.kwargs,
         )
         renamed = copy.copy(self)
         stored = in_memory(found.samples, result.stored.fields())
@@ -377,8 +373,9 @@ class MCMC:
 
         result = self._done()
         options = {"rng_key": result.key, "sample_stats": result.stored.fields()} | options
+        known = result.known
         return to_arviz(
-            result.model, result.stored.samples(), *result.args, **options, **result.kwargs
+            known.model, result.stored.samples(), *known.args, **options, **known.kwargs
         )
 
 
@@ -388,5 +385,5 @@ def _flat(draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _grouped(draws: Mapping[str, np.ndarray], by_chain: bool) -> dict[str, Array]:
     if by_chain:
-        return {name: jnp.asarray(value) for name, value in draws.items()}
-    return {name: jnp.asarray(value) for name, value in _flat(draws).items()}
+        return {name: jax.device_put(value) for name, value in draws.items()}
+    return {name: jax.device_put(value) for name, value in _flat(draws).items()}

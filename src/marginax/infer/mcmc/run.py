@@ -23,6 +23,7 @@ from marginax.infer.fingerprint import (
     program_fingerprint,
     refuse_another_run,
 )
+from marginax.infer.known import KnownModel
 from marginax.infer.mcmc import adaptation
 from marginax.infer.mcmc.block import Chain, make_block, spread
 from marginax.infer.mcmc.checkpoint import DRAWS, SavedRun, read_run, write_run
@@ -31,7 +32,7 @@ from marginax.infer.mcmc.kernels import Kernel
 from marginax.infer.mcmc.sampling import Limits, Standing, sample
 from marginax.infer.mcmc.starts import FlatTarget, find_starts, flat, given_starts
 from marginax.infer.progress import progress
-from marginax.infer.target import make_target
+from marginax.infer.target import target_of
 from marginax.language.errors import ModelError
 
 BUFFER_BYTES = 2**26
@@ -78,9 +79,8 @@ class Ran:
 
 def run_chains(
     job: Job,
+    known: KnownModel,
     key: Any,
-    args: Any,
-    kwargs: Any,
     init_params: Mapping[str, Any] | None,
     warmed_up: Chain | None,
     keeping: Checkpointing | None,
@@ -91,10 +91,10 @@ def run_chains(
     ----------
     job : Job
         What to run.
+    known : KnownModel
+        The kernel's model.
     key : PRNG key
         For everything random.
-    args, kwargs
-        The model's arguments.
     init_params : mapping, optional
         Unconstrained values to begin at.
     warmed_up : Chain, optional
@@ -103,7 +103,7 @@ def run_chains(
         Where to keep the run.
     """
     kernel, dtype = job.kernel, jnp.result_type(float)
-    target = flat(make_target(kernel.model, args, kwargs))
+    target = flat(target_of(known))
     log_density = target.log_density()
     keys = remembered_jit(lambda key: jax.random.split(key, job.num_chains), key)(key)
 
@@ -118,8 +118,7 @@ def run_chains(
     elif init_params is not None:
         chains = given_starts(target, begin, init_params, keys)
     else:
-        strategy, model = kernel.init_strategy, kernel.model
-        chains = find_starts(target, begin, strategy, model, keys, args, kwargs)
+        chains = find_starts(target, begin, kernel.init_strategy, known, keys)
 
     capacity = _capacity(job, target)
     one = jax.eval_shape(lambda chains: jax.tree.map(lambda leaf: leaf[0], chains), chains)
@@ -211,7 +210,7 @@ def _constrain(
         if not compiled:
             both = jax.vmap(jax.vmap(target.constrain))
             compiled.append(remembered_jit(both, shape, options=QUICK))
-        return compiled[0](jnp.asarray(positions))
+        return compiled[0](positions)
 
     return constrain, chunk
 

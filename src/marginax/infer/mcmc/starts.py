@@ -14,8 +14,8 @@ from jax.flatten_util import ravel_pytree
 
 from marginax.compiled import QUICK, remembered_jit
 from marginax.graph.parameters import Parameter
-from marginax.graph.validate import is_concrete
 from marginax.infer.initialization import InitStrategy
+from marginax.infer.known import KnownModel
 from marginax.infer.mcmc.block import Chain
 from marginax.infer.target import Target, initial_position
 from marginax.language.errors import ModelError
@@ -58,7 +58,7 @@ class FlatTarget:
 def flat(target: Target) -> FlatTarget:
     """A target of one vector."""
     dtype = jnp.result_type(float)
-    zeros = {name: jnp.zeros(target.shape(name), dtype) for name in target.sites}
+    shapes = {n: jax.ShapeDtypeStruct(target.shape(n), dtype) for n in target.sites}
     ways_back = []
 
     def ravel(values: dict[str, Array]) -> Array:
@@ -66,17 +66,15 @@ def flat(target: Target) -> FlatTarget:
         ways_back.append(unravel)
         return vector
 
-    return FlatTarget(target, jax.eval_shape(ravel, zeros).size, ways_back[0])
+    return FlatTarget(target, jax.eval_shape(ravel, shapes).size, ways_back[0])
 
 
 def find_starts(
     target: FlatTarget,
     begin: Callable[[Array, Any], Chain],
     strategy: InitStrategy,
-    model: Callable[..., Any],
+    known: KnownModel,
     keys: Any,
-    args: Any,
-    kwargs: Any,
 ) -> Chain:
     """All chains at positions of finite density and gradient.
 
@@ -88,12 +86,10 @@ def find_starts(
         From a position and a random key to a chain.
     strategy : callable
         It says where a chain begins; each attempt has a random key of its own.
-    model : callable
+    known : KnownModel
         The model.
     keys : array of random keys, shape (chains,)
         One for each chain.
-    args, kwargs
-        The model's arguments.
 
     Returns
     -------
@@ -107,9 +103,7 @@ def find_starts(
 
     def attempt(key: Any, number: Any) -> Chain:
         start_key, chain_key = jax.random.split(key)
-        position = initial_position(
-            model, strategy, jax.random.fold_in(start_key, number), args, kwargs
-        )
+        position = initial_position(known, strategy, jax.random.fold_in(start_key, number))
         return begin(ravel_pytree(position)[0], chain_key)
 
     compiled = remembered_jit(jax.vmap(attempt, in_axes=(0, None)), keys, 0, options=QUICK)
@@ -158,7 +152,7 @@ def given_starts(
     return chains
 
 
-def _positions(target: FlatTarget, given: Mapping[str, Any], num_chains: int) -> Array:
+def _positions(target: FlatTarget, given: Mapping[str, Any], num_chains: int) -> np.ndarray:
     sites = target.target.sites
     for name in sites:
         if name not in given:
@@ -171,19 +165,20 @@ def _positions(target: FlatTarget, given: Mapping[str, Any], num_chains: int) ->
             )
     values = {}
     for name in sites:
-        value = jnp.asarray(as_numbers(name, given[name]), jnp.result_type(float))
-        if is_concrete(value) and np.isnan(value).any():
+        value = np.asarray(as_numbers(name, given[name]), jnp.result_type(float))
+        if np.isnan(value).any():
             raise ModelError(f"site '{name}': its value in init_params has NaN.")
         shape = target.target.shape(name)
         if value.shape == shape:  # the same for all chains
-            value = jnp.broadcast_to(value, (num_chains, *shape))
+            value = np.broadcast_to(value, (num_chains, *shape))
         if value.shape != (num_chains, *shape):
             raise ModelError(
                 f"site '{name}': its value in init_params has shape {value.shape}; unconstrained, it should be "
                 f"{shape}, or {(num_chains, *shape)} for {num_chains} chain(s)."
             )
         values[name] = value
-    return jax.vmap(lambda one: ravel_pytree(one)[0])(values)
+    # As `ravel_pytree` has them, in NumPy: it compiles nothing.
+    return np.concatenate([values[n].reshape((num_chains, -1)) for n in sorted(values)], axis=1)
 
 
 def _usable(chains: Chain) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from marginax.compiled import QUICK, remembered_jit
 from marginax.elimination.semiring import SUM
 from marginax.graph.sites import Site
-from marginax.infer.elbo.guide_paths import guide_paths
+from marginax.infer.elbo.pairing import BothPath, both_paths
 from marginax.infer.svi.given import given_guide
 from marginax.language import handlers
 from marginax.prepared import prepare_model
@@ -33,6 +33,7 @@ def component_use(
     key: Any,
     args: Any,
     kwargs: Any,
+    known: BothPath | None = None,
 ) -> dict[str, np.ndarray]:
     """Expected numbers of elements in each value, of all categorical variables in plates or scans.
 
@@ -48,6 +49,8 @@ def component_use(
         For a guide that draws.
     args, kwargs
         Arguments of both.
+    known : BothPath, optional
+        The guide's first path, if it is known.
 
     Returns
     -------
@@ -57,9 +60,15 @@ def component_use(
     names: list[str] = []
 
     def counts(params: dict[str, Any], key: Any) -> list[Any]:
-        path = next(guide_paths(handlers.substitute(guide, data=params), args, kwargs))
-        branch = handlers.substitute(guide, data=path.chosen)
-        given, sites = given_guide(model, branch, params, key, args, kwargs, sum_out=False)
+        first = known
+        if first is None:
+            fixed = handlers.substitute(model, data=params)
+            stated = handlers.substitute(guide, data=params)
+            first = next(both_paths(fixed, stated, args, kwargs))
+        branch = handlers.substitute(guide, data=first.path.chosen)
+        given, sites = given_guide(
+            model, branch, params, key, args, kwargs, sum_out=False, sites=first.in_model
+        )
         frames = [frame for site in sites.values() for frame in site.plates]
         if any(frame.size != frame.full_size for frame in frames):
             return []

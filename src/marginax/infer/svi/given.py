@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
 
 from marginax.graph.known_data import with_data_known
-from marginax.graph.sites import Site, collect_sites
+from marginax.graph.sites import Site, collect_sites_once
 from marginax.graph.validate import numpyro_checks
 from marginax.language import handlers
 from marginax.language.stack import Message, isolated
@@ -33,6 +34,7 @@ def given_guide(
     args: Any,
     kwargs: Any,
     sum_out: bool = True,
+    sites: Mapping[str, Site] | None = None,
 ) -> tuple[Callable[..., Any], dict[str, Site]]:
     """The model with the values that the guide draws.
 
@@ -48,6 +50,8 @@ def given_guide(
         Arguments of both.
     sum_out : bool
         Leave the guide's discrete sites open, so that they are summed out, where they can be.
+    sites : mapping of Site, optional
+        The model's, if they are known.
 
     Returns
     -------
@@ -57,7 +61,8 @@ def given_guide(
     guide_key, model_key = jax.random.split(key)
     stated = record(seeded(guide, params, guide_key), args, kwargs)
     model = seeded(model, params, model_key)
-    sites = collect_sites(model, *args, **kwargs)
+    if sites is None:
+        sites = collect_sites_once(model, *args, **kwargs)
     values = {
         name: msg["value"]
         for name, msg in stated.items()
@@ -68,5 +73,5 @@ def given_guide(
             and not (sum_out and sites[name].support is not None)
         )
     }
-    model = handlers.substitute(model, data=values)
-    return model, collect_sites(model, *args, **kwargs)
+    given = {n: replace(s, is_free=False) if n in values else s for n, s in sites.items()}
+    return handlers.substitute(model, data=values), given

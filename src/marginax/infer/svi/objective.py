@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.extend import core as jex_core
 from numpyro.distributions.transforms import biject_to
 
 from marginax.compiled import hoisted
@@ -32,6 +33,8 @@ class Objective:
 
     loss: Callable[[Free, Any, Any], Array]
     """From unconstrained parameters, a random key and a batch of data (or none) to the loss, shape ()."""
+    validity: Callable[[Free, Any, Any], Any]
+    """From the same to which parameters of distributions are valid."""
     is_deterministic: bool
     """Whether the key makes no difference."""
     numbers: int
@@ -43,17 +46,28 @@ def constrain(constraints: Mapping[str, Any], free: Mapping[str, Array]) -> dict
     return {name: biject_to(constraints[name])(value) for name, value in free.items()}
 
 
-def make_objective(loss: Callable[[Free, Any, Any], Array], *example: Any) -> Objective:
+def make_objective(loss: Callable[[Free, Any, Any], tuple[Array, Any]], *example: Any) -> Objective:
     """Trace a loss.
 
     Parameters
     ----------
     loss : callable
-        Of unconstrained parameters, a random key and a batch.
+        Of unconstrained parameters, a random key and a batch; also which parameters are valid.
     *example
         Such arguments, or their shapes.
     """
-    traced = hoisted(loss, *example)
+    whole, shapes = jax.make_jaxpr(loss, return_shape=True)(*example)
+    structure = jax.tree.structure(shapes[1])
+    alone, rest = without_others(whole, slice(1)), without_others(whole, slice(1, None))
+
+    def value(*arguments: Any) -> Array:
+        return jex_core.jaxpr_as_fun(alone)(*jax.tree.leaves(arguments))[0]
+
+    def validity(*arguments: Any) -> Any:
+        found = jex_core.jaxpr_as_fun(rest)(*jax.tree.leaves(arguments))
+        return jax.tree.unflatten(structure, found)
+
+    traced = hoisted(value, *example)
     sizes = [len(jax.tree.leaves(argument)) for argument in example]
     of_key = range(sizes[0], sizes[0] + sizes[1])
     variables = traced.jaxpr.invars
@@ -63,7 +77,25 @@ def make_objective(loss: Callable[[Free, Any, Any], Array], *example: Any) -> Ob
     ]
     (found,) = dependences(traced.jaxpr, paths)
     numbers = sum(np.size(array) for array in traced.consts)
-    return Objective(traced.call, "key" not in found, numbers)
+    return Objective(traced.call, validity, "key" not in found, numbers)
+
+
+def without_others(program: jex_core.ClosedJaxpr, which: slice) -> jex_core.ClosedJaxpr:
+    """The part of a program that some of its outputs need."""
+    whole = program.jaxpr
+    outvars = whole.outvars[which]
+    needed = {atom for atom in outvars if isinstance(atom, jex_core.Var)}
+    steps = []
+    for eqn in reversed(whole.eqns):
+        if eqn.effects or not needed.isdisjoint(eqn.outvars):
+            steps.append(eqn)
+            needed.update(atom for atom in eqn.invars if isinstance(atom, jex_core.Var))
+    kept = [(v, c) for v, c in zip(whole.constvars, program.consts, strict=True) if v in needed]
+    about = whole.debug_info.with_unknown_names()
+    part = jex_core.Jaxpr(
+        [v for v, _ in kept], whole.invars, outvars, steps[::-1], whole.effects, about
+    )
+    return jex_core.ClosedJaxpr(part, [c for _, c in kept])
 
 
 def searches_along_lines(optim_state: Any) -> bool:

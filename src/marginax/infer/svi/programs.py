@@ -16,6 +16,7 @@ import optax
 from jax import Array
 
 from marginax.compiled import QUICK, Hoisted, remembered, remembered_jit
+from marginax.graph.parameters import invalid
 from marginax.infer.svi.objective import (
     Objective,
     check_line_search,
@@ -23,14 +24,23 @@ from marginax.infer.svi.objective import (
     searches_along_lines,
 )
 from marginax.infer.svi.training import CAPACITY, Stretch, SVIState, make_stretch
+from marginax.language.errors import ModelError
 
 FEW = 10**5
 """Numbers of data times restarts up to which a search along lines, which takes few steps, is compiled quickly."""
 MOST_SHAPES = 16
 """Programs that are kept, each for batches of one shape."""
 
-Loss = Callable[[dict[str, Array], Any, Any], Array]
-"""From unconstrained parameters, a random key and a batch to the loss."""
+Loss = Callable[[dict[str, Array], Any, Any], tuple[Array, Any]]
+"""From unconstrained parameters, a random key and a batch to the loss, and which parameters are valid."""
+
+
+def with_shapes(look: Callable[[Any], None], batch: Any) -> None:
+    """Have a look at a batch of which the numbers are not known; at nothing where there are no batches."""
+    if batch == ():
+        return look(batch)
+    arrays, rebuild, _ = _split(batch)
+    jax.eval_shape(lambda arrays: look(rebuild(arrays)), arrays)
 
 
 def traced(loss: Loss, states: SVIState, batch: Any) -> Objective:
@@ -60,8 +70,28 @@ def first_losses(objective: Objective, states: SVIState, batch: Any) -> np.ndarr
     return np.asarray(remembered_jit(each, states, options=QUICK)(states))
 
 
+def look_at_parameters(
+    objective: Objective, states: SVIState, batch: Any
+) -> Callable[[SVIState], ModelError | None]:
+    """What looks, at the states of all restarts, for parameters of distributions that are invalid."""
+    arrays, _, _ = _split(batch)
+
+    def one(free: Any, rng_key: Any) -> Any:
+        return objective.validity(free, jax.random.split(rng_key)[1], arrays)
+
+    def parts(states: SVIState) -> tuple[Any, Any]:
+        return states.optim_state[0], states.rng_key
+
+    compiled = remembered_jit(jax.vmap(one), *parts(states), options=QUICK)
+
+    def look(states: SVIState) -> ModelError | None:
+        return next(filter(None, map(invalid, compiled(*parts(states)))), None)
+
+    return look
+
+
 def training_program(
-    loss: Loss,
+    trace: Callable[[Any], Objective],
     objective: Objective,
     optim: optax.GradientTransformationExtraArgs,
     constraints: Mapping[str, Any],
@@ -73,10 +103,10 @@ def training_program(
 
     Parameters
     ----------
-    loss : callable
-        What is minimised.
+    trace : callable
+        From a batch to what is minimised, for batches like it.
     objective : Objective
-        The same, traced for ``batch``.
+        The one for ``batch``.
     optim, constraints, stable
         See `make_stretch`.
     states, batch
@@ -102,20 +132,20 @@ def training_program(
     def program(states: SVIState, batch: Any, count: int) -> Stretch:
         arrays, _, shapes = _split(batch)
         if shapes not in compiled:
-            make(traced(loss, states, batch), batch)
+            make(trace(batch), batch)
         return compiled[shapes](states, arrays, count)
 
     return program, first
 
 
-def pick(states: SVIState, which: int, as_batch: bool = False) -> SVIState:
-    """The state of one restart, or the batch that holds it alone."""
+def pick(all_restarts: Any, which: int, as_batch: bool = False) -> Any:
+    """What is of one restart, of arrays with an axis for all of them; or these of a batch that holds it alone."""
 
-    def one(states: SVIState, i: Any) -> SVIState:
-        chosen = jax.tree.map(lambda leaf: leaf[i], states)
+    def one(all_restarts: Any, i: Any) -> Any:
+        chosen = jax.tree.map(lambda leaf: leaf[i], all_restarts)
         return jax.tree.map(lambda leaf: leaf[None], chosen) if as_batch else chosen
 
-    return remembered_jit(one, states, 0, options=QUICK)(states, which)
+    return remembered_jit(one, all_restarts, 0, options=QUICK)(all_restarts, which)
 
 
 def _split(batch: Any) -> tuple[list[Array], Callable[[list[Array]], Any], Hashable]:

@@ -24,18 +24,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
 import marginax.storage as storage
 from marginax.compiled import QUICK, remembered_jit
-from marginax.graph.parameters import InvalidParameterWarning, invalid
-from marginax.graph.sites import Site, as_jax_arrays, collect_sites
+from marginax.graph.parameters import InvalidParameterWarning
+from marginax.graph.sites import as_jax_arrays
 from marginax.graph.validate import check_value, is_concrete
 from marginax.infer.batches import Minibatches, prefetched
 from marginax.infer.cuts import check_cuts
-from marginax.infer.elbo.guide_paths import guide_paths
 from marginax.infer.fingerprint import fingerprint, key_numbers, program_fingerprint
+from marginax.infer.known import know
 from marginax.infer.progress import progress
 from marginax.infer.svi.checkpoint import (
     SavedRun,
@@ -48,14 +47,23 @@ from marginax.infer.svi.convergence import criterion
 from marginax.infer.svi.fault import not_finite
 from marginax.infer.svi.given import record, seeded
 from marginax.infer.svi.objective import (
+    Objective,
     constrain,
     forget_the_last_search,
     gradient_step,
     searches_along_lines,
 )
-from marginax.infer.svi.programs import first_losses, pick, traced, training_program
+from marginax.infer.svi.programs import (
+    first_losses,
+    look_at_parameters,
+    pick,
+    traced,
+    training_program,
+    with_shapes,
+)
 from marginax.infer.svi.restarts import first_finite, ranked, warn_if_stuck
 from marginax.infer.svi.results import SVIRunResult
+from marginax.infer.svi.setup import Setup, set_up
 from marginax.infer.svi.training import (
     Rules,
     SVIState,
@@ -65,11 +73,9 @@ from marginax.infer.svi.training import (
     train,
     where,
 )
-from marginax.infer.svi.valid import valid_parameters
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.language.primitives import as_numbers
-from marginax.language.stack import Message
 from marginax.optim import as_optimiser
 
 SELECTIONS = ("final", "initial")
@@ -153,12 +159,12 @@ class SVI:
             When an initial value is NaN or outside of its constraint.
         """
         args, kwargs = as_jax_arrays((args, kwargs | self.static_kwargs))
-        self._find_parameters(args, kwargs)
+        setup = self._set_up((), args, kwargs)
         self._check_given(init_params)
         rng_key = handlers.as_key(rng_key)
 
         def make(key: Any) -> tuple[dict[str, Array], SVIState]:
-            return self._initial(key, init_params, args, kwargs)
+            return self._initial(setup, key, init_params, args, kwargs)
 
         if is_concrete((rng_key, args, kwargs, init_params)):
             make = remembered_jit(make, rng_key, options=QUICK)
@@ -166,29 +172,34 @@ class SVI:
         self._check_initial(values)
         return state
 
-    def _find_parameters(self, args: Any, kwargs: Any) -> None:
-        """The parameters of guide and model, with their constraints."""
-        found: dict[str, Any] = {}
-        shapes: dict[str, tuple[int, ...]] = {}
-        for path in guide_paths(self.guide, args, kwargs):
-            model = handlers.substitute(self.model, data=path.chosen)
-            sites = dict(path.sites) | collect_sites(model, *args, **kwargs)
-            for name, site in sites.items():
-                if site.kind == "param":
-                    found.setdefault(name, site.constraint or constraints.real)
-                    shapes.setdefault(name, site.shape)
-        self._constraints, self._shapes = found, shapes
+    def _set_up(self, batch: Any, args: Any, kwargs: Any) -> Setup:
+        """What is known of guide and model for batches like this one (an empty tuple where there are none)."""
+        found: list[Setup] = []
+
+        def look(batch: Any) -> None:
+            found.append(set_up(self.model, self.guide, *self._arguments(batch, args, kwargs)))
+
+        with_shapes(look, batch)
+        self._constraints, self._shapes = dict(found[0].constraints), dict(found[0].shapes)
+        return found[0]
 
     def _initial(
-        self, rng_key: Any, init_params: Mapping[str, Any] | None, args: Any, kwargs: Any
+        self,
+        setup: Setup,
+        rng_key: Any,
+        init_params: Mapping[str, Any] | None,
+        args: Any,
+        kwargs: Any,
     ) -> tuple[dict[str, Array], SVIState]:
         rng_key, guide_key, model_key = jax.random.split(rng_key, 3)
         params = {}
-        for path in guide_paths(self.guide, args, kwargs):
-            fixed = {**(init_params or {}), **path.chosen}
-            guide_trace = record(seeded(self.guide, fixed, guide_key), args, kwargs)
-            replayed = handlers.replay(seeded(self.model, fixed, model_key), trace=guide_trace)
-            for name, msg in (record(replayed, args, kwargs) | guide_trace).items():
+        for both in setup.paths:
+            fixed = {**(init_params or {}), **both.path.chosen}
+            trace = record(seeded(setup.guide, fixed, guide_key), args, kwargs)
+            if any(site.kind == "param" for site in both.in_model.values()):
+                replayed = handlers.replay(seeded(self.model, fixed, model_key), trace=trace)
+                trace = record(replayed, args, kwargs) | trace
+            for name, msg in trace.items():
                 if msg["type"] == "param":
                     params.setdefault(name, jnp.asarray(msg["value"], _float()))
         values = {name: params[name] for name in self._constraints}
@@ -198,28 +209,6 @@ class SVI:
             lambda x: jax.lax.convert_element_type(x, x.dtype), self.optim.init(free)
         )
         return values, SVIState((free, optim_state), None, rng_key)
-
-    def _check_nothing_is_local(self, args: Any, kwargs: Any) -> None:
-        """With batches, which elements of a plate are present is not known."""
-        seen: list[Message] = []
-
-        def run(key: Any) -> None:
-            for path in guide_paths(self.guide, args, kwargs):
-                for fn in (self.guide, self.model):
-                    branch = handlers.substitute(fn, data=path.chosen)
-                    seen.extend(record(handlers.seed(branch, key), args, kwargs).values())
-
-        jax.eval_shape(run, jax.random.key(0))
-        for msg in seen:
-            event_dim = msg["kwargs"].get("event_dim") if msg["type"] == "param" else None
-            for frame in msg["cond_indep_stack"] if event_dim is not None else ():
-                shape, axis = np.shape(msg["value"]), frame.dim - event_dim
-                if frame.size < frame.full_size and len(shape) >= -axis and shape[axis] > 1:
-                    raise ModelError(
-                        f"param '{msg['name']}': each element of the subsampled plate '{frame.name}' has its own, "
-                        "but batches do not say which elements they are. Make it a function of the data, or "
-                        f"subsample in the model: plate('{frame.name}', size, subsample_size) and data[indices]."
-                    )
 
     def _check_given(self, init_params: Mapping[str, Any] | None, restarts: int = 1) -> None:
         if init_params is not None and not isinstance(init_params, Mapping):
@@ -417,32 +406,40 @@ class SVI:
             if saved is not None:
                 saved.check(about)
             first = self._arguments(first_batch, args, kwargs)
-            self._find_parameters(*first)
+            setup = self._set_up(first_batch, args, kwargs)
             if source is not None:
-                self._check_nothing_is_local(*first)
+                setup.refuse_local_parameters()
             self._check_given(init_params, num_restarts)
             if not self._constraints:
                 raise ModelError(
                     "SVI.run: neither guide nor model has a parameter, so there is nothing to train. The bound itself "
                     "is loss.loss(key, {}, model, guide, *args), and the exact answers are those of marginalize(model)."
                 )
-            begin = self._begin(rng_key, num_restarts, init_state, init_params, saved, *first)
+            begin = self._begin(
+                setup, rng_key, num_restarts, init_state, init_params, saved, *first
+            )
 
-            def loss(free: Any, key: Any, batch: Any) -> Array:
-                return self._loss(free, key, *self._arguments(batch, args, kwargs))
+            def trace(batch: Any) -> Objective:
+                same = setup if batch is first_batch else self._set_up(batch, args, kwargs)
 
-            objective = traced(loss, begin.states, first_batch)
+                def loss(free: Any, key: Any, batch: Any) -> Any:
+                    params = constrain(self._constraints, free)
+                    return same.loss(self.loss, params, key, *self._arguments(batch, args, kwargs))
+
+                return traced(loss, begin.states, batch)
+
+            objective = trace(first_batch)
             initial = None if saved is None else saved.initial_losses
             if saved is None and select == "initial" and num_restarts > 1:
                 initial = first_losses(objective, begin.states, first_batch)
                 chosen = pick(begin.states, first_finite(initial), as_batch=True)
                 begin = replace(begin, states=chosen, history=no_history(1, self._constraints))
-            validity = self._validity(begin.states, *first)
+            validity = look_at_parameters(objective, begin.states, first_batch)
             fault = validity(begin.states)
             if fault is not None:
                 raise ModelError(f"where SVI begins: {fault}")
             program, traced_program = training_program(
-                loss,
+                trace,
                 objective,
                 self.optim,
                 self._constraints,
@@ -471,6 +468,7 @@ class SVI:
                     now = train(program, begin, rules, source, bar, save)
             batch = now.batch or first_batch
         return self._result(
+            setup,
             now,
             initial,
             keep_restarts,
@@ -478,25 +476,6 @@ class SVI:
             validity(now.states),
             *self._arguments(batch, args, kwargs),
         )
-
-    def _validity(
-        self, states: SVIState, args: Any, kwargs: Any
-    ) -> Callable[[SVIState], ModelError | None]:
-        """What looks, at the states of all restarts, for parameters of distributions that are invalid."""
-
-        def one(free: Any, rng_key: Any) -> Any:
-            params, key = constrain(self._constraints, free), jax.random.split(rng_key)[1]
-            return valid_parameters(self.model, self.guide, params, key, args, kwargs)
-
-        def parts(states: SVIState) -> tuple[Any, Any]:
-            return states.optim_state[0], states.rng_key
-
-        compiled = remembered_jit(jax.vmap(one), *parts(states), options=QUICK)
-
-        def look(states: SVIState) -> ModelError | None:
-            return next(filter(None, map(invalid, compiled(*parts(states)))), None)
-
-        return look
 
     def _check_names(self) -> None:
         """An option of `run` would not reach an argument of the same name."""
@@ -521,6 +500,7 @@ class SVI:
 
     def _begin(
         self,
+        setup: Setup,
         rng_key: Any,
         count: int,
         init_state: Any,
@@ -535,7 +515,7 @@ class SVI:
 
         def make(key: Any) -> tuple[dict[str, Array], SVIState]:
             def begin(key: Any, given: Any) -> tuple[dict[str, Array], SVIState]:
-                return self._initial(key, given, args, kwargs)
+                return self._initial(setup, key, given, args, kwargs)
 
             return jax.vmap(begin, (0, one_each))(jax.random.split(key, count), given)
 
@@ -559,6 +539,7 @@ class SVI:
 
     def _result(
         self,
+        setup: Setup,
         now: Trained,
         initial_losses: np.ndarray | None,
         keep: bool,
@@ -571,7 +552,7 @@ class SVI:
         history = now.history
         ends = ranked(history.losses, now.params if keep else None, stable)
         best = ends.best
-        state = pick(now.states, best)
+        state, params = pick((now.states, dict(now.params)), best)
         losses = history.losses[best].copy()  # not a view of those of all restarts
         finite = np.isfinite(losses)
         if not finite.any() or not (stable or finite.all()):
@@ -580,19 +561,20 @@ class SVI:
             raise not_finite(
                 self.model, self.guide, self.get_params(state), key, step, args, kwargs
             )
-        params = {name: jnp.asarray(np.asarray(v)[best]) for name, v in now.params.items()}
         if fault is not None:
             warnings.warn(
                 f"where SVI has ended: {fault} The losses of this run mean nothing.",
                 InvalidParameterWarning,
                 stacklevel=3,
             )
-        elif any(any(site.cut) for site in self._sites(params, args, kwargs).values()):
+        elif setup.has_cuts:
             self._check_cuts(params, state.rng_key, args, kwargs)
         restarts, use = None, {}
         if len(history.losses) > 1:
             restarts = ends
-            use = component_use(self.model, self.guide, params, state.rng_key, args, kwargs)
+            use = component_use(
+                self.model, setup.guide, params, state.rng_key, args, kwargs, setup.paths[0]
+            )
             warn_if_stuck(restarts)
             warn_if_empty(use)
         norms = {name: norm[best].copy() for name, norm in history.gradient_norms.items()}
@@ -601,20 +583,13 @@ class SVI:
             params, state, losses, norms, now.stopped, evaluations, restarts, initial_losses, use
         )
 
-    def _sites(self, params: Mapping[str, Any], args: Any, kwargs: Any) -> dict[str, Site]:
-        """Of the guide and of the model, as they are with these parameters."""
-        sites: dict[str, Site] = {}
-        for path in guide_paths(handlers.substitute(self.guide, data=params), args, kwargs):
-            model = handlers.substitute(self.model, data={**params, **path.chosen})
-            sites |= dict(path.sites) | collect_sites(model, *args, **kwargs)
-        return sites
-
     def _check_cuts(self, params: Mapping[str, Any], key: Any, args: Any, kwargs: Any) -> None:
         """At what the guide says now."""
         model, guide = (seeded(fn, params, key) for fn in (self.model, self.guide))
         trace = record(guide, args, kwargs)
         drawn = [m for m in trace.values() if m["type"] == "sample" and not m["is_observed"]]
-        check_cuts(model, {m["name"]: jnp.asarray(m["value"])[None] for m in drawn}, args, kwargs)
+        draws = {m["name"]: jnp.asarray(m["value"])[None] for m in drawn}
+        check_cuts(know(model, args, kwargs), draws)
 
 
 @contextmanager

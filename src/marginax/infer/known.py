@@ -1,0 +1,152 @@
+"""What a run of an algorithm knows of its model: found out once, at its start, and handed to all of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from marginax.graph.sites import Site, as_jax_arrays, collect_sites_once
+from marginax.language.plates import CondIndepStackFrame
+from marginax.language.primitives import prng_key
+from marginax.language.stack import Message, Messenger, active_handlers
+from marginax.prepared import Prepared, prepare_model
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model with its arguments, and its sites."""
+
+    model: Callable[..., Any]
+    args: Any
+    kwargs: Any
+    sites: Mapping[str, Site]
+
+    def prepare(self, values: Mapping[str, Any]) -> Prepared:
+        """Its graph and plan, given values that fit its sites; free sites without one are summed out."""
+        return prepare_model(self.model, self.sites, values, self.args, self.kwargs)
+
+    @property
+    def continuous(self) -> dict[str, Site]:
+        """The latent sites that have no value and are not discrete."""
+        return {n: s for n, s in self.sites.items() if s.is_free and not s.is_discrete}
+
+    @property
+    def has_cuts(self) -> bool:
+        """Whether a site states a range for an infinite support."""
+        return any(any(site.cut) for site in self.sites.values())
+
+
+def know(model: Callable[..., Any], args: Any, kwargs: Any) -> KnownModel:
+    """Run a model abstractly for its sites; whoever runs it next compares (`refuse_changes`).
+
+    Parameters
+    ----------
+    model : callable
+        The model, under whatever handlers fix some of its values.
+    args, kwargs
+        Its arguments.
+
+    Raises
+    ------
+    ModelError
+        For a model that is wrong in itself, whatever the parameters.
+    """
+    args, kwargs = as_jax_arrays((args, kwargs))
+    return KnownModel(model, args, kwargs, collect_sites_once(model, *args, **kwargs))
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A `param` as it is stated."""
+
+    name: str
+    event_dim: int | None
+    plates: tuple[CondIndepStackFrame, ...]
+    shape: tuple[int, ...]
+
+
+class AnyParameters(Messenger):
+    """Gives parameters values that are traced, for sites as they are whatever the parameters will be.
+
+    Parameters
+    ----------
+    fn : callable
+        A model or a guide, under a seed.
+    stated : list of Stated
+        Those that it states are added.
+    """
+
+    def __init__(self, fn: Callable[..., Any], stated: list[Stated]) -> None:
+        super().__init__(fn)
+        self.stated = stated
+
+    def process_message(self, msg: Message) -> None:
+        if msg["type"] != "param":
+            return
+        if msg["value"] is None:
+            value = jnp.asarray(msg["fn"](), jnp.result_type(float))
+            msg["value"] = jnp.where(jax.random.uniform(prng_key()) < 2.0, value, 0.0)
+        event_dim, plates = msg["kwargs"].get("event_dim"), tuple(msg["cond_indep_stack"])
+        self.stated.append(Stated(msg["name"], event_dim, plates, jnp.shape(msg["value"])))
+
+
+class Knowing(Messenger):
+    """Around a guide: what automatic guides inside ask of their models is found out once.
+
+    Parameters
+    ----------
+    fn : callable
+        The guide.
+    found : list of KnownModel
+        What is known; what is asked for the first time is added.
+    only_shapes : bool
+        Whether of initial values only their shapes count.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Any], found: list[KnownModel], only_shapes: bool = False
+    ) -> None:
+        super().__init__(fn)
+        self.found = found
+        self.only_shapes = only_shapes
+        self.stated: list[Stated] = []
+
+    def know(self, model: Callable[..., Any], args: Any, kwargs: Any) -> KnownModel:
+        """The model, with whatever parameters of its own."""
+        args, kwargs = as_jax_arrays((args, kwargs))
+        for known in self.found:
+            if known.model is model and _are_like((args, kwargs), (known.args, known.kwargs)):
+                return replace(known, args=args, kwargs=kwargs)
+        known = replace(know(AnyParameters(model, self.stated), args, kwargs), model=model)
+        # A traced array means nothing once its trace is over; sites do not depend on its numbers.
+        shapes = jax.tree.map(_without_numbers, (args, kwargs))
+        self.found.append(replace(known, args=shapes[0], kwargs=shapes[1]))
+        return known
+
+
+def knowing() -> Knowing | None:
+    """The handler that answers for models here, if there is one."""
+    return next((h for h in reversed(active_handlers()) if isinstance(h, Knowing)), None)
+
+
+def _without_numbers(leaf: Any) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if isinstance(leaf, Tracer) else leaf
+
+
+def _are_like(arguments: Any, known: Any) -> bool:
+    """Whether arguments are those that something is known for."""
+    leaves, structure = jax.tree.flatten(arguments)
+    others, other_structure = jax.tree.flatten(known)
+    return structure == other_structure and all(map(_is_like, leaves, others))
+
+
+def _is_like(leaf: Any, known: Any) -> bool:
+    if not isinstance(known, jax.ShapeDtypeStruct):
+        return leaf is known
+    is_array = isinstance(leaf, jax.Array)
+    return is_array and (leaf.shape, leaf.dtype) == (known.shape, known.dtype)
