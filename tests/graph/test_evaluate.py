@@ -224,3 +224,27 @@ def test_types_stay_what_they_are() -> None:
         jnp.int32,
         jnp.bool_,
     )
+
+
+def test_what_every_site_of_a_loop_computes_from_one_table_is_computed_once() -> None:
+    def equations(sites: int) -> int:
+        def rows(table: Any, *zs: Any) -> list[Any]:
+            return [jnp.log(table[z]) * 2 for z in zs]
+
+        example = np.full((), 0, np.int32)
+        closed = jax.make_jaxpr(rows)(jnp.ones((3, 3)), *[example] * sites)
+        names = [f"z{i}" for i in range(sites)]
+        order = {name: i for i, name in enumerate(names)}
+        inputs = [support_input(np.arange(3, dtype=np.int32), 0, name, ()) for name in names]
+
+        def run(table: Any) -> list[Any]:
+            outputs = evaluate(closed.jaxpr, closed.consts, [Enumerated(table), *inputs], order)
+            assert [o.variables for o in outputs] == [(name,) for name in names]
+            return [o.array for o in outputs]
+
+        table = jnp.arange(1.0, 10.0).reshape(3, 3)
+        for found in run(table):
+            np.testing.assert_allclose(found, (jnp.log(table) * 2).T, rtol=1e-6)
+        return len(jax.make_jaxpr(run)(table).jaxpr.eqns)
+
+    assert equations(2) == equations(8) == 5  # rename (three steps), logarithm, product

@@ -375,7 +375,8 @@ def _impossible_where_clipped(array: Array) -> Array:
     Some distributions write the logarithm of a probability of zero as the smallest finite number; two
     of those add up to -inf, one of them to a log density that looks possible.
     """
-    return jnp.where(array <= jnp.finfo(array.dtype).min, -jnp.inf, array)
+    where = np.where if isinstance(array, np.ndarray) else jnp.where
+    return where(array <= jnp.finfo(array.dtype).min, -np.inf, array)  # pyright: ignore[reportReturnType]
 
 
 def _summing_to_one(array: Array, axis: int) -> Array:
