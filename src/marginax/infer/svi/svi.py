@@ -204,11 +204,24 @@ class SVI:
                     params.setdefault(name, jnp.asarray(msg["value"], _float()))
         values = {name: params[name] for name in self._constraints}
         free = {name: biject_to(self._constraints[name]).inv(v) for name, v in values.items()}
+        return values, self._state_at(free, rng_key)
+
+    def _state_at(self, free: dict[str, Array], rng_key: Any) -> SVIState:
+        """Before the first step, at unconstrained parameters."""
         # A weakly typed number would be a strong one after the first steps, and all compiled twice.
         optim_state = jax.tree.map(
             lambda x: jax.lax.convert_element_type(x, x.dtype), self.optim.init(free)
         )
-        return values, SVIState((free, optim_state), None, rng_key)
+        return SVIState((free, optim_state), None, rng_key)
+
+    def _shapes_of_states(self, rng_key: Any, count: int) -> SVIState:
+        """What the states of so many restarts are made of."""
+        shapes = {
+            n: biject_to(self._constraints[n]).inverse_shape(s) for n, s in self._shapes.items()
+        }
+        free = {n: jax.ShapeDtypeStruct((count, *shape), _float()) for n, shape in shapes.items()}
+        keys = jax.eval_shape(lambda key: jax.random.split(key, count), rng_key)
+        return jax.eval_shape(jax.vmap(self._state_at), free, keys)
 
     def _check_given(self, init_params: Mapping[str, Any] | None, restarts: int = 1) -> None:
         if init_params is not None and not isinstance(init_params, Mapping):
@@ -520,15 +533,14 @@ class SVI:
             return jax.vmap(begin, (0, one_each))(jax.random.split(key, count), given)
 
         if saved is not None:
-            count = saved.restarts
-            states = saved.state.fill(jax.eval_shape(make, rng_key)[1])
+            states = saved.state.fill(self._shapes_of_states(rng_key, saved.restarts))
             return Trained(states, saved.params, saved.history, saved.stopped)
         if init_state is None:
             values, states = remembered_jit(make, rng_key, options=QUICK)(rng_key)
             self._check_initial(values)
             return Trained(states, {}, no_history(count, self._constraints), "")
         if isinstance(init_state, SavedState):
-            shapes = jax.eval_shape(make, rng_key)[1]
+            shapes = self._shapes_of_states(rng_key, 1)
             one = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype), shapes)
             init_state = init_state.fill(one)
         self._check_state(init_state)
