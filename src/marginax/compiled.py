@@ -124,6 +124,31 @@ def remembered_jit(
     return remembered(fn, *example, options=options).call
 
 
+def jitted(
+    function: Callable[..., Any], options: Mapping[str, Any] = MappingProxyType({})
+) -> Callable[..., Any]:
+    """A pure function of arrays, compiled once for each of their shapes.
+
+    Parameters
+    ----------
+    function : callable
+        What it reads beside its arguments must never change.
+    options : mapping
+        XLA's, see `compiler_options`, which are asked for when it is first called.
+    """
+
+    @cache
+    def program() -> Callable[..., Any]:
+        return jax.jit(function, compiler_options=compiler_options(options))
+
+    return lambda *args: program()(*args)
+
+
+def part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A pure function of arrays as a part of several programs, traced and differentiated once for all."""
+    return jax.jit(function)
+
+
 def compiler_options(asked: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """The options of XLA for a program, as far as the installed one has them.
 
@@ -133,14 +158,17 @@ def compiler_options(asked: Mapping[str, Any] = MappingProxyType({})) -> dict[st
         Options for this program; the backend's own are added.
     """
     always = ALWAYS_ON_CPU if jax.default_backend() == "cpu" else {}
-    return {name: value for name, value in {**always, **asked}.items() if _is_known(name, value)}
+    wanted = {**always, **asked}
+    if _are_known(*wanted.items()):
+        return wanted
+    return {name: value for name, value in wanted.items() if _are_known((name, value))}
 
 
 @cache
-def _is_known(option: str, value: Any) -> bool:
-    """Whether this XLA has an option; they come and go, and none changes a result."""
+def _are_known(*options: tuple[str, Any]) -> bool:
+    """Whether this XLA has these options; they come and go, and none changes a result."""
     try:
-        jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
+        jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "No such compile option" not in str(error):
             raise

@@ -377,17 +377,25 @@ def test_a_column_without_values_or_without_spread():
     assert np.isfinite(found.score(cells))
 
 
-def test_a_fit_that_is_interrupted_is_no_fit(monkeypatch: pytest.MonkeyPatch):
-    """The training loop keeps what it has on Ctrl-C; an estimator must not pass for fitted."""
+@pytest.mark.parametrize(
+    ("method", "loop"),
+    [("map", "marginax.mixture.fitting"), ("vi", "marginax.infer.svi.training")],
+)
+def test_a_fit_that_is_interrupted_is_no_fit(
+    method: str, loop: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Training keeps what it has on Ctrl-C; an estimator must not pass for fitted."""
     from contextlib import contextmanager
 
     @contextmanager
     def at_once():
         yield lambda: True
 
-    monkeypatch.setattr("marginax.infer.svi.training.interruptible", at_once)
+    monkeypatch.setattr(f"{loop}.interruptible", at_once)
+    model = GaussianMixture(2, method=method, random_state=0)
     with pytest.raises(KeyboardInterrupt):
-        GaussianMixture(2, random_state=0).fit(np.arange(20.0)[:, None])
+        model.fit(np.arange(20.0)[:, None])
+    assert not hasattr(model, "fit_")
 
 
 def test_a_sample_that_is_interrupted_is_no_sample(monkeypatch: pytest.MonkeyPatch):

@@ -8,21 +8,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from scipy import optimize, stats
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Theirs
 
 import marginax.distributions as dist
-from marginax import marginalize
 from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel
-from marginax.mixture.conditioning import conditioned
+from marginax.mixture.conditioning import (
+    information,
+    inward,
+    outward,
+    slope_inward,
+    unconstrained,
+)
 from marginax.mixture.learned import kept_of
-from marginax.mixture.maximization import _round, beginning, improved
+from marginax.mixture.maximization import ROUNDS, beginning
 from marginax.mixture.model import WEIGHTS, Design, Rows
 from marginax.mixture.modes import FactorOfWishart
 from marginax.mixture.numbering import is_exchangeable
+from marginax.mixture.padding import filled_up
+from marginax.mixture.programs import Programs, _programs, programs
 
 
 def clusters(seed: int, rows: int, columns: int, components: int) -> np.ndarray:
@@ -45,13 +51,21 @@ def design_of(model: Any, X: np.ndarray) -> Design:
 # -- expectation-maximisation
 
 
-def rounds(model: Any, X: np.ndarray) -> np.ndarray:
-    """The losses of one start, round by round."""
+def searched_by(model: Any, X: np.ndarray) -> tuple[Design, Rows, Any, Programs]:
+    """A design, the table as it is fitted, the design's numbers and the programs."""
+    design = design_of(model, X)
+    rows = filled_up(model.learned_.rows(X))
+    return design, rows, *programs(design, rows, 100, True)
+
+
+def rounds(model: Any, X: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The losses of the starts, shape (starts, rounds)."""
     with jax.enable_x64(True):
-        design = design_of(model, X)
-        rows = jax.tree.map(jnp.asarray, model.learned_.rows(X))
-        labels = np.arange(len(X))[None] % model.n_components
-        return improved(design, rows, labels).losses[0]
+        _, rows, numbers, search = searched_by(model, X)
+        more = np.full((len(labels), len(rows.cells) - len(X)), -1)
+        state = search.begin(numbers, rows, np.concatenate([labels, more], 1))
+        state = search.rounds(numbers, rows, state, 0.05, ROUNDS)
+        return np.asarray(state.losses)[:, : int(state.number)]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +79,7 @@ def rounds(model: Any, X: np.ndarray) -> np.ndarray:
 )
 def test_rounds_of_em_come_near_the_optimum_from_anywhere(model: Any):
     X = clusters(1, 300, 2, 3)
-    losses = rounds(model, X)
+    (losses,) = rounds(model, X, np.arange(len(X))[None] % model.n_components)
     assert losses[-1] < losses[0] - 50
     assert (np.diff(losses) <= 0).all()  # what is kept is the best so far
 
@@ -75,16 +89,16 @@ def test_em_of_weights_alone_is_the_closed_form():
     X = clusters(2, 50, 1, 2)
     with jax.enable_x64(True):
         model = GaussianMixture(2, weight_concentration_prior=3.0)
-        design = design_of(model, X)
-        rows = jax.tree.map(jnp.asarray, model.learned_.rows(X))
-        point = jax.jit(lambda: beginning(design, rows, np.arange(50) % 2))()
-        point[WEIGHTS] = jnp.array([0.3, 0.7])
-        after, _ = jax.jit(lambda point: _round(design, rows, point))(point)
-    sd = np.asarray(point["precision_factors"])[:, 0, 0] ** -1
-    cells, means = np.asarray(rows.cells), np.asarray(point["means"])[:, 0]
+        _, rows, numbers, search = searched_by(model, X)
+        state = search.begin(numbers, rows, np.arange(len(rows.cells))[None] % 2)
+        state.values[WEIGHTS] = np.array([[0.3, 0.7]])
+        after = np.asarray(search.rounds(numbers, rows, state, 0.0, 1).values[WEIGHTS])[0]
+    point = {name: np.asarray(value)[0] for name, value in state.values.items()}
+    sd = point["precision_factors"][:, 0, 0] ** -1
+    cells, means = rows.cells[:50], point["means"][:, 0]
     joint = np.array([0.3, 0.7]) * stats.norm.pdf(cells, means, sd)
     used = (joint / joint.sum(1, keepdims=True)).sum(0) + 2.0 + 1e-3
-    np.testing.assert_allclose(after[WEIGHTS], used / used.sum(), rtol=1e-9)
+    np.testing.assert_allclose(after, used / used.sum(), rtol=1e-9)
 
 
 # -- L-BFGS in coordinates of equal information
@@ -118,41 +132,24 @@ def test_the_optimum_is_where_the_gradient_is_zero(with_holes: bool):
         assert norms[-1] < 0.1, site  # in nats per unit of an unconstrained number, of 120 rows
 
 
-def test_coordinates_change_where_an_optimiser_walks_but_not_what_it_is_told():
-    """One step from the same place: the loss and gradient that the search kept are those of where it came."""
+def test_coordinates_lead_back_to_where_they_came_from():
+    """And slopes in them are those of the chain rule."""
     X = clusters(4, 60, 2, 2)
     with jax.enable_x64(True):
-        model = GaussianMixture(2)
-        design = design_of(model, X)
-        rows = jax.tree.map(jnp.asarray, model.learned_.rows(X))
-        point = jax.jit(lambda: beginning(design, rows, np.arange(60) % 2))()
-        marginal = marginalize(design.model)
-        bijections = {
-            n: dist.transforms.biject_to(p.prior.support) for n, p in design.priors.items()
-        }
+        design, rows, numbers, search = searched_by(GaussianMixture(2), X)
+        point = search.begin(numbers, rows, np.arange(len(rows.cells))[None] % 2).values
+        free = {n: v[0] for n, v in unconstrained(design, point).items()}
+        blocks = information(design, free, rows, 60)
+        place = inward(design, free, blocks)
+        for name, value in outward(design, place, blocks).items():
+            np.testing.assert_allclose(value, free[name], atol=1e-9)
+        slopes = {n: np.random.default_rng(0).normal(size=v.shape) for n, v in free.items()}
 
-        @jax.jit
-        def loss(free: Any) -> Any:
-            values = {n.removesuffix("_x"): v for n, v in free.items()}
-            return -marginal.log_density({n: bijections[n](v) for n, v in values.items()}, rows)
+        def total(place: Any) -> Any:
+            return sum(jnp.sum(slopes[n] * v) for n, v in outward(design, place, blocks).items())
 
-        free = {f"{n}_x": bijections[n].inv(v) for n, v in point.items()}
-        optimiser = conditioned(optax.lbfgs(), design, rows, 1, "_x")
-        value, gradient = jax.value_and_grad(loss)(free)
-
-        @jax.jit
-        def one_step(free: Any) -> Any:
-            return optimiser.update(
-                gradient, optimiser.init(free), free, value=value, grad=gradient, value_fn=loss
-            )
-
-        step, state = one_step(free)
-        after: Any = optax.apply_updates(free, step)
-        kept_value, kept = optax.tree.get(state, "value"), optax.tree.get(state, "grad")
-        assert float(loss(after)) < float(value)
-        np.testing.assert_allclose(kept_value, loss(after), rtol=1e-9)
-        for name, expected in jax.grad(loss)(after).items():
-            np.testing.assert_allclose(kept[name], expected, atol=1e-6)
+        found = slope_inward(design, slopes, blocks)
+        np.testing.assert_allclose(found, jax.grad(total)(place), atol=1e-9)
 
 
 # -- which density has its maximum there
@@ -379,19 +376,17 @@ def test_some_rows_keep_what_belongs_to_them():
 def test_a_start_that_is_nowhere_does_not_hold_the_others_up(monkeypatch: pytest.MonkeyPatch):
     """Its loss is not finite in any round."""
     X = clusters(1, 60, 1, 2)
-    with jax.enable_x64(True):
-        model = GaussianMixture(2, covariance_type="diag")
-        design = design_of(model, X)
-        rows = jax.tree.map(jnp.asarray, model.learned_.rows(X))
-        labels = np.stack([np.arange(60) % 2, np.full(60, -1)])  # of no component at all
-        first = beginning
+    labels = np.stack([np.arange(60) % 2, np.full(60, -1)])  # of no component at all
+    first = beginning
 
-        def nowhere(design: Any, rows: Any, own: Any) -> Any:
-            found = first(design, rows, own)
-            return {n: jnp.where((own < 0).any(), jnp.nan, v) for n, v in found.items()}
+    def nowhere(design: Any, rows: Any, own: Any) -> Any:
+        found = first(design, rows, own)
+        return {n: jnp.where((own < 0).all(), jnp.nan, v) for n, v in found.items()}
 
-        monkeypatch.setattr("marginax.mixture.maximization.beginning", nowhere)
-        losses = improved(design, rows, labels).losses
+    # Programs that are remembered have begun with the other.
+    monkeypatch.setattr("marginax.mixture.programs._programs", _programs.__wrapped__)
+    monkeypatch.setattr("marginax.mixture.maximization.beginning", nowhere)
+    losses = rounds(GaussianMixture(2, covariance_type="diag"), X, labels)
     assert np.isinf(losses[1]).all()
     assert np.isfinite(losses[0]).all()
     assert losses.shape[1] < 100

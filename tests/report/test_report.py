@@ -132,6 +132,7 @@ def fitted(estimator: Any, X: Any) -> Any:
 def at_the_start(design: Any, rows: Any, settings: Any) -> Fit:
     """In place of a fit."""
     labels = starting_labels(design, rows.cells, rows.observed, 1, settings.seed)[0]
+    rows = rows._replace(is_real=np.ones(len(labels), bool))
     with jax.enable_x64(True):
         point = {name: np.asarray(value) for name, value in beginning(design, rows, labels).items()}
     draws = {name: value[None] for name, value in point.items()}

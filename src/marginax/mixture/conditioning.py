@@ -18,14 +18,13 @@ for coordinates need only be about right.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 from numpyro import distributions as dist
 
@@ -34,15 +33,14 @@ from marginax.mixture.triangular import cholesky, inverse_of_lower
 
 LARGEST = 300
 """Up to so many parameters a component has an information matrix; beyond, its diagonal alone."""
-MOST_NUMBERS = 2 * 10**7
+MOST_NUMBERS = 4 * 10**6
 """Gradients are taken of so many rows that there are not more numbers than these."""
 OWN = 0.01
 """Part of its diagonal that is added to an information, which may be of few rows."""
 TINY_SHARE = 1e-6
 """A share that is less has the information of this one."""
 Free = Mapping[str, Array]
-"""Unconstrained parameters, by name."""
-Change = Callable[["Block", Array], Array]
+"""Unconstrained parameters, by site."""
 
 
 class Block(NamedTuple):
@@ -53,79 +51,65 @@ class Block(NamedTuple):
     inverse: Array
 
 
-class ConditionedState(NamedTuple):
-    """The state of an optimiser that works in other coordinates."""
-
-    blocks: tuple[Block, ...]
-    inner: Any
-    """Its own, in its coordinates; but the gradient that a line search keeps is in those outside."""
+def enough_rows(design: Design, starts: int) -> int:
+    """So many rows have gradients that fit in memory, for so many starts at once."""
+    numbers = max(part.size for part in _parts(design)) * design.components * starts
+    return max(MOST_NUMBERS // max(numbers, 1), 1)
 
 
-def conditioned(
-    optimiser: optax.GradientTransformationExtraArgs,
-    design: Design,
-    rows: Rows,
-    starts: int,
-    suffix: str,
-) -> optax.GradientTransformationExtraArgs:
-    """An optimiser in the coordinates of the module's top, which depend on where it begins.
+def information(design: Design, free: Free, some: Rows, number: Any) -> tuple[Block, ...]:
+    """The information that rows have of each part of the parameters, where a start begins.
 
     Parameters
     ----------
-    optimiser : optax.GradientTransformationExtraArgs
-        One that searches along lines.
     design : Design
         Whose parameters are fitted.
-    rows : Rows
-        To which table.
-    starts : int
-        How many optimisations will run at once.
-    suffix : str
-        What the unconstrained parameters have after the names of their sites.
+    free : mapping
+        Where.
+    some : Rows
+        Rows of the table, see `enough_rows`.
+    number : int
+        How many the table has.
     """
-    parts = _parts(design)
-    some = _some(rows, parts, design.components * starts)
+    return _blocks(design, _parts(design), free, some, number)
 
-    def inward(free: Free, blocks: tuple[Block, ...], change: Change) -> Array:
-        changed = [
-            change(block, part.join(free, suffix)).ravel()
-            for part, block in zip(parts, blocks, strict=True)
-        ]
-        return jnp.concatenate(changed)
 
-    def outward(inside: Array, blocks: tuple[Block, ...], like: Free, change: Change) -> Free:
-        found = {}
-        pieces = jnp.split(inside, np.cumsum([part.count * part.size for part in parts])[:-1])
-        for part, block, piece in zip(parts, blocks, pieces, strict=True):
-            numbers = change(block, piece.reshape(part.count, part.size))
-            found |= part.split(numbers, like, suffix)
-        return found
+# With x the numbers outside and u = R' x those inside; g is a gradient.
 
-    def init(params: Any) -> ConditionedState:
-        blocks = _blocks(design, parts, params, suffix, some, len(rows.cells))
-        inner = optimiser.init(inward(params, blocks, _position))
-        return ConditionedState(blocks, optax.tree.set(inner, grad=params))
 
-    def update(
-        updates: Any, state: Any, params: Any = None, **more: Any
-    ) -> tuple[Any, ConditionedState]:
-        blocks = state.blocks
-        slope = inward(updates, blocks, _slope)
-        more |= {
-            "grad": slope,
-            "value_fn": lambda x, old=more["value_fn"]: old(
-                outward(x, blocks, params, _position_back)
-            ),
-        }
-        position = inward(params, blocks, _position)
-        step, inner = optimiser.update(slope, state.inner, position, **more)
-        kept = outward(optax.tree.get(inner, "grad"), blocks, params, _slope_back)
-        inner = optax.tree.set(inner, grad=kept)
-        return outward(jnp.asarray(step), blocks, params, _position_back), ConditionedState(
-            blocks, inner
-        )
+def inward(design: Design, free: Free, blocks: tuple[Block, ...]) -> Array:
+    """The place inside, as one vector: u = R' x."""
+    return _joined(design, free, [_transposed(block.factor) for block in blocks])
 
-    return optax.GradientTransformationExtraArgs(init, update)
+
+def slope_inward(design: Design, slopes: Free, blocks: tuple[Block, ...]) -> Array:
+    """The gradient by u: R^-1 g."""
+    return _joined(design, slopes, [block.inverse for block in blocks])
+
+
+def outward(design: Design, inside: Array, blocks: tuple[Block, ...]) -> dict[str, Array]:
+    """The unconstrained parameters: x = R'^-1 u."""
+    parts, found = _parts(design), {}
+    pieces = jnp.split(inside, np.cumsum([part.count * part.size for part in parts])[:-1])
+    for part, block, piece in zip(parts, blocks, pieces, strict=True):
+        numbers = _times(_transposed(block.inverse), piece.reshape(part.count, part.size))
+        found |= part.split(numbers)
+    return found
+
+
+def _joined(design: Design, free: Free, factors: list[Array]) -> Array:
+    parts = zip(_parts(design), factors, strict=True)
+    return jnp.concatenate([_times(factor, part.join(free)).ravel() for part, factor in parts])
+
+
+def constrained(design: Design, free: Free) -> dict[str, Any]:
+    """Parameters, of unconstrained ones."""
+    return {s: dist.biject_to(design.priors[s].prior.support)(x) for s, x in free.items()}
+
+
+def unconstrained(design: Design, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as unconstrained numbers."""
+    return {s: dist.biject_to(design.priors[s].prior.support).inv(v) for s, v in values.items()}
 
 
 @dataclass(frozen=True)
@@ -137,6 +121,8 @@ class _Part:
     """Of their unconstrained values, of one component."""
     count: int
     """How many there are of them: as many as components, or one where it is shared."""
+    whole: tuple[tuple[int, ...], ...]
+    """Of their unconstrained values, of all components."""
     group: Group | None = None
     """None: they say which component."""
 
@@ -145,14 +131,14 @@ class _Part:
         """How many numbers they are, of one component."""
         return sum(math.prod(shape) for shape in self.shapes)
 
-    def join(self, free: Free, suffix: str) -> Array:
+    def join(self, free: Free) -> Array:
         """Their values, shape (count, size)."""
-        return jnp.concatenate([free[s + suffix].reshape(self.count, -1) for s in self.sites], -1)
+        return jnp.concatenate([free[s].reshape(self.count, -1) for s in self.sites], -1)
 
-    def split(self, numbers: Array, like: Free, suffix: str) -> dict[str, Array]:
+    def split(self, numbers: Array) -> dict[str, Array]:
         """The way back, for numbers in shape (count, size)."""
-        named = zip(self.sites, self._pieces(numbers), strict=True)
-        return {s + suffix: piece.reshape(like[s + suffix].shape) for s, piece in named}
+        named = zip(self.sites, self._pieces(numbers), self.whole, strict=True)
+        return {s: piece.reshape(shape) for s, piece, shape in named}
 
     def values(self, numbers: Array, design: Design) -> dict[str, Any]:
         """Constrained values of one component, of numbers in shape (size,)."""
@@ -174,57 +160,56 @@ def _parts(design: Design) -> tuple[_Part, ...]:
 
     # A probability vector is a part; those of a chain's transitions are as many as there are states.
     parts = [
-        _Part((site,), (shape(site)[-1:],), math.prod(shape(site)[:-1])) for site in design.outer
+        _Part((site,), (shape(site)[-1:],), math.prod(shape(site)[:-1]), (shape(site),))
+        for site in design.outer
     ]
     for group in design.groups:
         for is_shared in (False, True):
             sites = [group.site(n) for n, p in group.parameters.items() if p.is_shared == is_shared]
             if sites:
+                shapes = tuple(map(shape, sites))
                 count = 1 if is_shared else design.components
-                parts.append(_Part(tuple(sites), tuple(map(shape, sites)), count, group))
+                whole = shapes if is_shared else tuple((count, *own) for own in shapes)
+                parts.append(_Part(tuple(sites), shapes, count, whole, group))
     return tuple(parts)
 
 
-def _some(rows: Rows, parts: tuple[_Part, ...], times: int) -> Rows:
-    """Rows whose gradients fit in memory."""
-    numbers = max(part.size for part in parts) * times
-    return rows.some(max(MOST_NUMBERS // max(numbers, 1), 1))
-
-
 def _blocks(
-    design: Design, parts: tuple[_Part, ...], free: Free, suffix: str, some: Rows, number: int
+    design: Design, parts: tuple[_Part, ...], free: Free, some: Rows, number: Any
 ) -> tuple[Block, ...]:
     """The information of each part, of a number of rows, from some of them."""
     everyone = np.arange(design.components)
     values: dict[str, Any] = {}
     for part in parts:
-        own = jax.vmap(lambda x, part=part: part.values(x, design))(part.join(free, suffix))
+        own = jax.vmap(lambda x, part=part: part.values(x, design))(part.join(free))
         is_shared = part.group is not None and part.count < design.components
         values |= {s: v[np.zeros_like(everyone)] if is_shared else v for s, v in own.items()}
-    responsible = _responsible(design, values, some)
+    responsible = _responsible(design, values, some) * some.is_real[:, None]
     found = []
     for part in parts:
         if part.group is None:
             (site,) = part.sites
             vectors = values[site].reshape(part.count, -1)
             uses = _uses(site, responsible, number)
-            known = _information_of_vectors(design, part, part.join(free, suffix), vectors, uses)
+            known = _information_of_vectors(design, part, part.join(free), vectors, uses)
         else:
-            gradients = _gradients(design, part, part.group, values, part.join(free, suffix), some)
+            gradients = _gradients(design, part, part.group, values, part.join(free), some)
             gradients = jnp.where(jnp.isfinite(gradients), gradients, 0.0)
-            gradients = gradients * jnp.sqrt(responsible * number / len(some.cells))[..., None]
+            gradients = (
+                gradients * jnp.sqrt(responsible * number / jnp.sum(some.is_real))[..., None]
+            )
             known = _information(gradients, part)
         found.append(_factored(known))
     return tuple(found)
 
 
-def _uses(site: str, responsible: Array, number: int) -> Array:
+def _uses(site: str, responsible: Array, number: Any) -> Array:
     """How often each vector of probabilities is drawn from, shape (vectors,)."""
     if site == WEIGHTS:
-        return jnp.full(1, float(number))
+        return jnp.full(1, 1.0) * number
     if site == INITIAL:  # once in a series, and most tables are one
         return jnp.ones(1)
-    return jnp.mean(responsible, 0) * number
+    return jnp.sum(responsible, 0) / jnp.sum(responsible) * number
 
 
 def _information_of_vectors(
@@ -297,29 +282,6 @@ def _factored(known: Array) -> Block:
         return Block(jnp.sqrt(known), 1 / jnp.sqrt(known))
     factor = cholesky(known)
     return Block(factor, inverse_of_lower(factor))
-
-
-# With x the numbers outside and u = R' x those inside; g is a gradient.
-
-
-def _position(block: Block, x: Array) -> Array:
-    """Inside: u = R' x."""
-    return _times(_transposed(block.factor), x)
-
-
-def _position_back(block: Block, u: Array) -> Array:
-    """Outside: x = R'^-1 u."""
-    return _times(_transposed(block.inverse), u)
-
-
-def _slope(block: Block, g: Array) -> Array:
-    """The gradient by u: R^-1 g."""
-    return _times(block.inverse, g)
-
-
-def _slope_back(block: Block, g: Array) -> Array:
-    """The gradient by x: R g."""
-    return _times(block.factor, g)
 
 
 def _times(factor: Array, numbers: Array) -> Array:

@@ -56,6 +56,8 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
         raise NotImplementedError
 
     _is_chain = False
+    _room = 0
+    """For how many components its programs are made, see `select`; 0: for those that there are."""
 
     def __sklearn_tags__(self) -> Any:
         found = super().__sklearn_tags__()
@@ -201,6 +203,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
             self.priors,
             self.n_components,
             self._is_chain,
+            self._room,
         )
 
     # -- answers

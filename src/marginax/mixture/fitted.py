@@ -33,7 +33,7 @@ class Fit:
     draws: Mapping[str, np.ndarray]
     """Shape (draws, ...): of the posterior; one, the point, where only that was asked for."""
     losses: np.ndarray
-    """The loss (negative log density of parameters and rows) of the best start at each step of L-BFGS."""
+    """The loss (negative log density of parameters and rows) of the best start after each iteration of L-BFGS."""
     gradient_norms: Mapping[str, np.ndarray]
     restarts: str
     """What the starts say together, in words."""

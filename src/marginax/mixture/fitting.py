@@ -7,38 +7,50 @@ on whatever setting JAX has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from marginax.infer import SVI, TraceEnum_ELBO
-from marginax.infer.autoguide import AutoDelta
-from marginax.infer.svi.components import component_use
+from marginax.infer.interruption import interruptible
+from marginax.infer.progress import progress
 from marginax.infer.svi.restarts import Restarts, ranked
-from marginax.mixture.conditioning import conditioned
+from marginax.marginal import marginalize
+from marginax.mixture.climbing import Climb
+from marginax.mixture.conditioning import enough_rows
 from marginax.mixture.fitted import Fit, Settings
-from marginax.mixture.maximization import improved
+from marginax.mixture.maximization import ROUNDS
 from marginax.mixture.model import Design, Rows
 from marginax.mixture.modes import unbounded, with_modes
 from marginax.mixture.numbering import numbered
-from marginax.mixture.sampling import heard, refuse_half_done, sampled, variational
+from marginax.mixture.padding import filled_up
+from marginax.mixture.programs import programs
+from marginax.mixture.room import emptied
+from marginax.mixture.sampling import sampled, variational
 from marginax.mixture.starts import starting_labels
 
-TOLERANCE, TOLERANCE_OF_A_ROW = 1e-3, 1e-5
-"""In nats, whichever of them is more: less than this does the loss change where starts have converged."""
+GAIN, GAIN_OF_A_ROW = 0.05, 1e-4
+"""In nats, whichever is more: when no start gained as much in a round of EM, that was the last."""
+TOLERANCE, TOLERANCE_OF_A_ROW = 1e-7, 1e-9
+"""In nats, whichever of them is more: so much may be left to gain where a start has arrived."""
 NEARLY = 0.05
 """In nats: less than this over the last twentieth of its steps is no reason for a warning, if other starts go on."""
 EMPTY = 0.5
 """Expected rows of a component that has none."""
-MANY, MOST = 10**6, 5 * 10**7
+MANY, MOST = 10**6, 10**7
 """Numbers that L-BFGS and EM handle for all starts at once at most; of more, L-BFGS goes on from the best start alone,
 and EM takes some of the rows."""
 LEAST_ROWS = 2000
 """That EM takes."""
+SMALL = 5 * 10**6
+"""Numbers of a program; one that handles fewer takes longer to optimise than to run."""
+STRETCH = 8
+"""Iterations until it is asked whether to stop; then twice as many, if they were ..."""
+QUICKLY = 0.25
+"""... done in so many seconds."""
 
 
 def fit(design: Design, rows: Rows, settings: Settings) -> Fit:
@@ -59,7 +71,6 @@ def fit(design: Design, rows: Rows, settings: Settings) -> Fit:
         Its warnings have not been shown.
     """
     with jax.enable_x64(True):
-        rows = jax.tree.map(jnp.asarray, rows)
         found = _most_probable(design, rows, settings)
         if settings.method == "vi":
             found = variational(design, rows, settings, found)
@@ -74,64 +85,101 @@ def _most_probable(design: Design, rows: Rows, settings: Settings) -> Fit:
     Of a large table only the best of them goes the last part of the way; of a very large one some rows are enough to
     find it.
     """
-    searched = with_modes(design)
     number, columns = rows.cells.shape
     of_a_row = columns * settings.starts * design.components
     some = rows if design.is_chain else rows.some(max(MOST // of_a_row, LEAST_ROWS))
-    labels = starting_labels(
-        design,
-        np.asarray(some.cells),
-        None if some.observed is None else np.asarray(some.observed),
-        settings.starts,
-        settings.seed,
-    )
-    near = improved(searched, some, labels, settings.progress)
-    ends, values = ranked(near.losses), near.values
     last = settings.starts if number * of_a_row <= MANY else 1
+    whole, part = filled_up(rows), filled_up(some)
+    is_small = number * of_a_row < SMALL
+    numbers, search = programs(design, part, settings.max_iter, is_small)
+    _, climb = programs(design, whole, settings.max_iter, is_small)
+
+    labels = _labels(design, some, settings)
+    fill = np.full((settings.starts, len(part.cells) - len(some.cells)), -1)
+    state = search.begin(numbers, part, np.concatenate([labels, fill], 1))
+    enough = max(GAIN, GAIN_OF_A_ROW * len(some.cells))
+    state = _on("EM", ROUNDS, state, partial(search.rounds, numbers, part), enough, settings)
+    ends = ranked(np.asarray(state.losses).min(1, keepdims=True))
+    near = {n: np.asarray(v) for n, v in state.best.items()}
     if last == 1:
-        values = {name: value[ends.best] for name, value in values.items()}
-    guide = AutoDelta(searched.model)
-    optimiser = conditioned(optax.lbfgs(), searched, rows, last, "_auto_loc")
-    with heard():  # what it would say is said below, in this package's words
-        result = SVI(searched.model, guide, optimiser, TraceEnum_ELBO()).run(
-            jax.random.key(settings.seed),
-            settings.max_iter,
-            rows,
-            num_restarts=last,
-            init_params={f"{name}_auto_loc": value for name, value in values.items()},
-            progress_bar=settings.progress,
-            tolerance=max(TOLERANCE, TOLERANCE_OF_A_ROW * number),
-        )
-    refuse_half_done(result)
-    point = {n: np.asarray(v) for n, v in guide.median(result.params).items()}
-    norms = {n.removesuffix("_auto_loc"): v for n, v in result.gradient_norms.items()}
-    if result.restarts is not None:
-        ends = result.restarts
-    used = result.component_use or component_use(
-        searched.model, guide, result.params, jax.random.key(settings.seed), (rows,), {}
+        near = {name: value[[ends.best]] for name, value in near.items()}
+
+    few = filled_up(rows.some(enough_rows(design, last)))
+    blocks, top = climb.coordinates(numbers, whole, few, near)
+    enough = max(TOLERANCE, TOLERANCE_OF_A_ROW * number)
+    go_on = partial(climb.climb, numbers, whole, blocks)
+    top: Climb = _on("L-BFGS", settings.max_iter, top, go_on, enough, settings)
+    if last > 1:
+        ends = ranked(np.asarray(top.here.value)[:, None])
+    best = ends.best if last > 1 else 0
+    found = {site: np.asarray(top.here.more.values[site])[best] for site in design.priors}
+    found = emptied(design, found)
+    if not np.isfinite(np.asarray(top.here.value)[best]):
+        _refuse(with_modes(design), rows, found)
+    steps = int(np.asarray(top.evaluations)[best])
+    losses = np.asarray(top.losses)[best, :steps]
+    norms = dict(zip(design.priors, np.asarray(top.told)[best, :steps].T, strict=True))
+    is_there, counts = (
+        bool(np.asarray(top.is_over)[best]),
+        np.asarray(top.here.more.counts)[best, : design.components],
     )
-    said = [*_doubts(result, ends, used, settings), *_changed_priors(design, settings)]
+    said = [*_doubts(is_there, losses, ends, counts, settings), *_changed_priors(design, settings)]
     restarts = str(ends) if settings.starts > 1 else ""
     if restarts and len(some.cells) < number:
         restarts += f" They were compared on {len(some.cells):,} of the {number:,} rows."
-    return Fit(point, _as_one_draw(point), result.losses, norms, restarts, warnings=tuple(said))
+    return Fit(found, _as_one_draw(found), losses, norms, restarts, warnings=tuple(said))
+
+
+def _labels(design: Design, some: Rows, settings: Settings) -> np.ndarray:
+    return starting_labels(design, some.cells, some.observed, settings.starts, settings.seed)
+
+
+def _on(
+    title: str,
+    total: int,
+    state: Any,
+    go_on: Callable[[Any, float, int], Any],
+    enough: float,
+    settings: Settings,
+) -> Any:
+    """Stretches of a compiled loop until it is over, with time for an interrupt between them."""
+    done, stretch = 0, STRETCH
+    with interruptible() as asked, progress(title, total, settings.progress) as bar:
+        while done < total and not np.asarray(state.is_over).all():
+            began = time.monotonic()
+            state = jax.block_until_ready(go_on(state, enough, done + stretch))
+            if asked():  # an estimator that looks fitted and is not would be a lie
+                raise KeyboardInterrupt
+            best = float(np.asarray(state.losses).min())
+            done = min(done + stretch, total)
+            bar.advance(int(state.number), f"best loss {best:.6g}")
+            stretch = 2 * stretch if time.monotonic() - began < QUICKLY else stretch
+    return state
+
+
+def _refuse(design: Design, rows: Rows, values: Mapping[str, np.ndarray]) -> NoReturn:
+    """Where no start has a density: the error that says which site has none, and why."""
+    marginalize(design.model).log_density(values, rows)
+    raise ValueError(
+        "the fit begins nowhere: at none of its starts is the density of the rows finite. Look at the table's numbers "
+        "and the priors, or give another random_state."
+    )
 
 
 def _doubts(
-    result: Any, ends: Restarts, used: Mapping[str, Any], settings: Settings
+    is_there: bool, losses: np.ndarray, ends: Restarts, counts: np.ndarray, settings: Settings
 ) -> Iterator[str]:
     """What may be wrong with an optimum, in words."""
-    late = result.losses[-max(len(result.losses) // 20, 2) :]
-    if result.stopped == "num_steps" and late[0] - late[-1] > NEARLY:
+    late = losses[-max(len(losses) // 20, 2) :]
+    if not is_there and late[0] - late[-1] > NEARLY:
         yield f"the fit has not converged in {settings.max_iter} iterations; raise max_iter."
     if 2 * ends.num_reached_best < len(ends.final):
         yield (
             f"only {ends.num_reached_best} of {len(ends.final)} starts reached the best optimum found, so that "
             "there may be a better one; raise n_init, or take fewer components."
         )
-    for counts in used.values():
-        if (empty := int((np.asarray(counts) < EMPTY).sum())) > 0:
-            yield f"{empty} of the {len(counts)} components have no rows; take fewer components."
+    if len(counts) > 1 and (empty := int((counts < EMPTY).sum())) > 0:
+        yield f"{empty} of the {len(counts)} components have no rows; take fewer components."
 
 
 def _changed_priors(design: Design, settings: Settings) -> Iterator[str]:

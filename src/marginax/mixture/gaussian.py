@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -22,6 +23,7 @@ import numpy as np
 from jax import Array
 from numpyro import distributions as dist
 
+from marginax.compiled import QUICK, jitted
 from marginax.mixture.columns import Columns, prior_width
 from marginax.mixture.family import Family, Parameter, Values, means_prior
 from marginax.mixture.members import Members
@@ -46,10 +48,7 @@ class Gaussian(Family):
 
     def parameters(self, columns: Columns) -> dict[str, Parameter]:
         scale = np.diag(1 / np.sqrt(columns.spread**2 * prior_width(columns)))
-        # With its scale's factor it computes nothing, and what is known to be right need not be checked.
-        factor = dist.WishartCholesky(
-            columns.count + 2.0, scale_tril=jnp.asarray(scale), validate_args=False
-        )
+        factor = _wishart(columns.count + 2.0, scale)
         return {
             "means": Parameter(means_prior(columns)),
             "precision_factors": Parameter(factor, is_shared=self.tied),
@@ -106,6 +105,12 @@ class Gaussian(Family):
             "means": values["means"] * spread + centre,
             "covariances": np.linalg.inv(factors @ np.swapaxes(factors, -1, -2)),
         }
+
+
+@partial(jitted, options=QUICK)
+def _wishart(freedom: Any, scale: Any) -> dist.WishartCholesky:
+    """As one small program, not several; what is known to be right need not be checked."""
+    return dist.WishartCholesky(freedom, scale_tril=scale, validate_args=False)
 
 
 def _factor_of_inverse(covariance: Array) -> Array:

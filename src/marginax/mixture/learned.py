@@ -7,7 +7,7 @@ table (`Learned.in_units`). A model file holds what a `Learned` is made of, and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from marginax.mixture.columns import Columns
 from marginax.mixture.family import Family, Parameter
 from marginax.mixture.model import Design, Group, Rows
 from marginax.mixture.priors import with_priors
+from marginax.mixture.room import can_have_room
 
 NO_SPREAD = 1e-12
 """A standard deviation that is smaller, relative to the mean, is rounding."""
@@ -87,6 +88,7 @@ def learned(
     stated: Any,
     components: int,
     is_chain: bool,
+    room: int = 0,
 ) -> Learned:
     """The design, from what is kept of a table and what the estimator says.
 
@@ -104,6 +106,8 @@ def learned(
         How many.
     is_chain : bool
         Whether it is a hidden Markov model.
+    room : int
+        For how many components its programs are made; 0: for those that there are.
     """
     centre, spread = np.zeros(len(names)), np.ones(len(names))
     made = []
@@ -124,6 +128,8 @@ def learned(
         for group in made:
             defaults |= {group.site(n): p for n, p in group.parameters.items()}
         design = Design(components, tuple(made), with_priors(defaults, stated), is_chain)
+        if room and can_have_room(design):
+            design = replace(design, room=room)
     return Learned(names, categories, moments, fill, centre, spread, design)
 
 

@@ -19,7 +19,8 @@ moments, or a prior of the user's, a round may lose; what is kept of each start 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -27,35 +28,47 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 
-from marginax.compiled import QUICK, remembered_jit
-from marginax.infer.progress import progress
-from marginax.marginal import marginalize
 from marginax.mixture.members import Members
-from marginax.mixture.model import COMPONENT, INITIAL, TRANSITIONS, WEIGHTS, Design, Rows
+from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS, Design, Rows
+from marginax.mixture.room import switched
 
 ROUNDS = 100
 """At most."""
-GAIN, GAIN_OF_A_ROW = 0.05, 1e-4
-"""In nats, whichever is more: when no start gained as much in a round, that was the last."""
 STAY = 0.8
 """How likely a state begins to be followed by itself."""
 ONE_OF = 1e-3
 """Uses that every value of a probability vector has beside those expected, so that none is lost for ever."""
-SMALL = 10**6
-"""Numbers of a program; one that handles fewer takes longer to optimise than to run."""
+Gradient = Callable[..., tuple[Any, Any, Any]]
+"""The loss (negative log density of parameters and rows), its gradient by the parameters, and the probability of each
+component for each row, shape (starts, rows, components): the derivative by `Rows.tilts`."""
 
 
-class Improved(NamedTuple):
-    """Where the rounds have led."""
+class Rounds(NamedTuple):
+    """Where the rounds have led. Leading dimensions are the starts."""
 
-    values: dict[str, np.ndarray]
-    """Shape (starts, *site_shape): the best parameters of each start."""
-    losses: np.ndarray
-    """Shape (starts, rounds): the least loss (negative log density of parameters and rows) so far."""
+    values: Any
+    """The present parameters."""
+    best: Any
+    """Those with the least loss so far."""
+    losses: Any
+    """Shape (starts, ROUNDS): the least loss (negative log density of parameters and rows) up to each round."""
+    number: Any
+    """How many rounds there were."""
+    is_over: Any
+    """Whether no start gained enough in the last one."""
 
 
-def improved(design: Design, rows: Rows, labels: np.ndarray, show: bool = False) -> Improved:
-    """Rounds of expectation-maximisation, of all starts at once.
+def begun(design: Design, rows: Rows, labels: Any) -> Rounds:
+    """Before the first round, with labels in shape (starts, rows); -1 is of no component."""
+    values = jax.vmap(lambda own: beginning(design, rows, own))(labels)
+    losses = jnp.full((len(labels), ROUNDS), jnp.inf, rows.cells.dtype)
+    return Rounds(values, values, losses, jnp.asarray(0), jnp.asarray(False))
+
+
+def onwards(
+    design: Design, rows: Rows, gradient: Gradient, state: Rounds, enough: Any, until: Any
+) -> Rounds:
+    """More rounds of all starts at once.
 
     Parameters
     ----------
@@ -63,39 +76,36 @@ def improved(design: Design, rows: Rows, labels: np.ndarray, show: bool = False)
         What is fitted.
     rows : Rows
         The table.
-    labels : array of int, shape (starts, rows)
-        The component of each row at each start.
-    show : bool
-        Whether to show progress.
+    gradient : callable
+        The loss, its gradient and the rows' components, at the parameters of all starts.
+    state : Rounds
+        Where the last ones have led.
+    enough : float
+        When no start gains as much in a round, that was the last.
+    until : int
+        How many rounds there are to be.
     """
-    options = QUICK if labels.size * design.components * rows.cells.shape[1] < SMALL else {}
 
-    def begin(labels: Any) -> Any:
-        return jax.vmap(lambda own: beginning(design, rows, own))(labels)
+    def is_on(state: Rounds) -> Any:
+        return (state.number < jnp.minimum(until, ROUNDS)) & ~state.is_over
 
-    def round_(values: Any) -> Any:
-        return jax.vmap(lambda own: _round(design, rows, own))(values)
+    def one(state: Rounds) -> Rounds:
+        now, slopes, shares = gradient(state.values)
+        following = jax.vmap(partial(_following, design, rows))(state.values, slopes, shares)
+        before = jnp.where(state.number > 0, state.losses[:, state.number - 1], jnp.inf)
+        better = now < before  # not where it is NaN
+        least = jnp.where(better, now, before)
+        best = jax.tree.map(
+            lambda new, old: jnp.where(better.reshape(-1, *[1] * (old.ndim - 1)), new, old),
+            state.values,
+            state.best,
+        )
+        # Infinite losses, of starts that never were anywhere, count as standing still.
+        is_over = (state.number > 0) & (least >= before - enough).all()
+        losses = state.losses.at[:, state.number].set(least)
+        return Rounds(following, best, losses, state.number + 1, is_over)
 
-    values = remembered_jit(begin, labels, options=QUICK)(labels)
-    program = remembered_jit(round_, values, options=options)
-    best, losses = values, [np.full(len(labels), np.inf)]
-    enough = max(GAIN, GAIN_OF_A_ROW * len(rows.cells))
-    with progress("EM", ROUNDS, show) as bar:
-        for number in range(ROUNDS):
-            following, loss = program(values)
-            better = np.asarray(loss) < losses[-1]
-            best = {n: _where(better, values[n], v) for n, v in best.items()}
-            losses.append(np.where(better, loss, losses[-1]))
-            bar.advance(number + 1, f"best loss {losses[-1].min():.6g}")
-            # Infinite losses, of starts that never were anywhere, count as standing still.
-            if number > 0 and (losses[-1] >= losses[-2] - enough).all():
-                break
-            values = following
-    return Improved({n: np.asarray(v) for n, v in best.items()}, np.stack(losses[1:], axis=1))
-
-
-def _where(which: np.ndarray, yes: Any, no: Any) -> np.ndarray:
-    return np.where(which.reshape(-1, *[1] * (np.ndim(yes) - 1)), yes, no)
+    return jax.lax.while_loop(is_on, one, state)
 
 
 def beginning(design: Design, rows: Rows, labels: Any) -> dict[str, Any]:
@@ -103,7 +113,7 @@ def beginning(design: Design, rows: Rows, labels: Any) -> dict[str, Any]:
     count = design.components
     shares = jax.nn.one_hot(labels, count)
     found: dict[str, Any] = {}
-    evenly = (jnp.sum(shares, 0) + 1) / (len(labels) + count)
+    evenly = (jnp.sum(shares, 0) + 1) / (jnp.sum(shares) + count)
     if design.is_chain:
         off = (1 - STAY) / max(count - 1, 1)
         stay = STAY if count > 1 else 1.0
@@ -111,41 +121,37 @@ def beginning(design: Design, rows: Rows, labels: Any) -> dict[str, Any]:
         found[TRANSITIONS] = jnp.full((count, count), off) + (stay - off) * jnp.eye(count)
     else:
         found[WEIGHTS] = evenly
-    return _supported(design, found | _suggested(design, rows, shares))
+    return switched(design, _supported(design, found | _suggested(design, rows, shares)))
 
 
-def _round(design: Design, rows: Rows, values: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The parameters after a round, and the loss before it."""
-    marginal = marginalize(design.model)
-    outer = {site: values[site] for site in design.outer}
-
-    def loss(outer: Any) -> Any:
-        return -marginal.log_density({**values, **outer}, rows)
-
-    now, slopes = jax.value_and_grad(loss)(outer)
-    shares = marginal.posterior(values, rows)[COMPONENT]
+def _following(
+    design: Design, rows: Rows, values: Mapping[str, Any], slopes: Mapping[str, Any], shares: Any
+) -> dict[str, Any]:
+    """The parameters after a round."""
     draws = _draws(design, rows, shares)
     found: dict[str, Any] = {}
-    for site, value in outer.items():
-        used = jnp.maximum(value * (draws[site] - slopes[site]), 0.0) + ONE_OF
+    for site in design.outer:
+        used = jnp.maximum(values[site] * (draws[site] - slopes[site]), 0.0) + ONE_OF
         found[site] = used / jnp.sum(used, -1, keepdims=True)
-    return _supported(design, found | _suggested(design, rows, shares)), now
+    return switched(design, _supported(design, found | _suggested(design, rows, shares)))
 
 
 def _draws(design: Design, rows: Rows, shares: Any) -> dict[str, Any]:
-    """How many components are drawn from each probability vector, as is expected."""
+    """How many components are drawn from each probability vector by rows that are real, as is expected."""
     if not design.is_chain:
-        return {WEIGHTS: len(rows.cells)}
+        return {WEIGHTS: jnp.sum(rows.is_real)}
     begins = jnp.asarray(rows.begins, shares.dtype).at[0].set(1)
     follows = (1 - begins[1:]) @ shares[:-1]
-    return {INITIAL: jnp.sum(begins), TRANSITIONS: follows[:, None]}
+    return {INITIAL: jnp.sum(begins * rows.is_real), TRANSITIONS: follows[:, None]}
 
 
 def _suggested(design: Design, rows: Rows, shares: Any) -> dict[str, Any]:
     """What rows that belong to the components in part say of the families' parameters."""
     cells = jnp.asarray(rows.cells)
-    observed = rows.observed
-    present = jnp.ones_like(cells) if observed is None else jnp.asarray(observed, cells.dtype)
+    present = (
+        rows.is_real[:, None] if rows.observed is None else rows.observed & rows.is_real[:, None]
+    )
+    present = jnp.broadcast_to(jnp.asarray(present, cells.dtype), cells.shape)
     members, found = Members(cells, present, shares), {}
     for group in design.groups:
         own = group.family.start(members.of(np.asarray(group.where)), group.columns)

@@ -7,6 +7,7 @@ what is asked of a row (its density, its component, its leave-one-out weight) is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,6 +18,7 @@ from jax import Array
 from numpyro import distributions as dist
 from numpyro.distributions import constraints
 
+from marginax.language.handlers import mask
 from marginax.language.plates import plate
 from marginax.language.primitives import sample
 from marginax.language.scan import scan
@@ -61,6 +63,11 @@ class Rows(NamedTuple):
     """Shape (rows,): which of them a row has."""
     begins: Any = None
     """Shape (rows,): true where a series begins; for hidden Markov models."""
+    is_real: Any = None
+    """Shape (rows,): false where a row only fills the table up, and says nothing; None where all are real."""
+    tilts: Any = None
+    """Shape (rows, components): added to the log density of a row in each component. By zeros there the derivative of
+    the log density is the probability of each component for each row."""
 
     def some(self, count: int) -> Rows:
         """So many rows, or all if there are not more, by chance but always the same; not in order, as a mixture's."""
@@ -83,6 +90,10 @@ class Design:
     """Of every site."""
     is_chain: bool = False
     """Whether rows follow each other in a hidden Markov chain."""
+    room: int = 0
+    """For how many components its programs are made; 0: for those that there are. See `room`."""
+    is_there: Any = None
+    """Shape (components,): which of them are there; None: all."""
 
     @property
     def outer(self) -> tuple[str, ...]:
@@ -122,7 +133,9 @@ class Design:
         """State the parameters; returns a function that states rows of given components."""
         patterns = rows.patterns
         shared = {s: sample(s, p.prior) for s, p in self.priors.items() if self._is_shared(s)}
-        with plate("components", self.components):
+        # Those that are not there have no prior, for it would draw them somewhere.
+        has_prior = nullcontext() if self.is_there is None else mask(mask=self.is_there)
+        with plate("components", self.components), has_prior:
             own = {s: sample(s, p.prior) for s, p in self.priors.items() if self._is_own(s)}
         everything = own | {
             s: jnp.broadcast_to(v, (self.components, *jnp.shape(v))) for s, v in shared.items()
@@ -140,7 +153,11 @@ class Design:
                 for group, of_components in zip(self.groups, prepared, strict=True)
             )
             batch = jnp.shape(component)
-            sample(ROW, Row(self.groups, values, now.observed, batch), obs=now.cells)
+            tilt = None
+            if now.tilts is not None:
+                tilt = jnp.take_along_axis(now.tilts, component[..., None], -1)[..., 0]
+            row = Row(self.groups, values, now.observed, batch, now.is_real, tilt)
+            sample(ROW, row, obs=now.cells)
 
         return draw_row
 
@@ -170,12 +187,16 @@ class Row(dist.Distribution):
         Which cells are there.
     batch : tuple of int
         The batch shape.
+    is_real : bool array, shape (*batch,), optional
+        False: the row says nothing.
+    tilt : array, shape (*batch,), optional
+        Added to the log density.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     # A table is checked, with words, before the model sees it.
     support: Any = constraints.real_vector
-    pytree_data_fields = ("values", "observed")
+    pytree_data_fields = ("values", "observed", "is_real", "tilt")
     pytree_aux_fields = ("groups",)
 
     def __init__(
@@ -184,10 +205,13 @@ class Row(dist.Distribution):
         values: tuple[Mapping[str, Any], ...],
         observed: Any,
         batch: tuple[int, ...],
+        is_real: Any = None,
+        tilt: Any = None,
         *,
         validate_args: bool | None = None,
     ) -> None:
         self.groups, self.values, self.observed = groups, values, observed
+        self.is_real, self.tilt = is_real, tilt
         columns = sum(len(group.where) for group in groups)
         super().__init__(batch, (columns,), validate_args=validate_args)
 
@@ -197,7 +221,9 @@ class Row(dist.Distribution):
             where = np.asarray(group.where)
             observed = None if self.observed is None else self.observed[..., where]
             total += group.family.log_prob(values, value[..., where], observed)
-        return total
+        if self.tilt is not None:
+            total += self.tilt
+        return total if self.is_real is None else jnp.where(self.is_real, total, 0.0)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
         keys = jax.random.split(key, len(self.groups))

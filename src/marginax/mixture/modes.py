@@ -56,14 +56,15 @@ def unbounded(design: Design) -> tuple[str, ...]:
     return tuple(s for s, p in design.priors.items() if _is_unbounded(p.prior))
 
 
-def _inner(prior: Any) -> Any:
+def without_wrappers(prior: Any) -> Any:
+    """The distribution that others only give another shape."""
     while isinstance(prior, dist.Independent | dist.ExpandedDistribution):
         prior = prior.base_dist
     return prior
 
 
 def _is_unbounded(prior: Any) -> bool:
-    inner = _inner(prior)
+    inner = without_wrappers(prior)
     if isinstance(inner, dist.WishartCholesky):
         return bool(np.any(np.asarray(inner.concentration) < _least(inner)))
     names = _CONCENTRATIONS.get(type(inner), ())
@@ -83,9 +84,9 @@ def _with_mode(prior: Any) -> Any:
     if isinstance(prior, dist.WishartCholesky):
         freedom = jnp.maximum(jnp.asarray(prior.concentration), _least(prior))
         return FactorOfWishart(freedom, scale_tril=prior.scale_tril, validate_args=False)
-    if not _is_unbounded(prior):
+    names = _CONCENTRATIONS.get(type(prior))
+    if names is None:
         return prior
-    names = _CONCENTRATIONS[type(prior)]
     arguments = {n: jnp.asarray(getattr(prior, n)) for n in prior.arg_constraints}
     raised = {n: jnp.maximum(v, 1.0) if n in names else v for n, v in arguments.items()}
     return type(prior)(**raised)

@@ -12,6 +12,8 @@ from scipy.optimize import linear_sum_assignment
 
 from marginax.mixture.fitted import Fit
 from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS, Design, in_the_long_run
+from marginax.mixture.modes import without_wrappers
+from marginax.mixture.priors import shape_of
 
 FEW_DRAWS = 8
 """Of a prior, to see whether it has a preference."""
@@ -48,14 +50,19 @@ def is_exchangeable(design: Design) -> bool:
     if design.components == 1:
         return True
     count = np.arange(design.components)
-    swap = np.concatenate([[1, 0], count[2:]])
+    orders = np.concatenate([[1, 0], count[2:]]), np.roll(count, 1)
     for site in design.outer:
         prior = design.priors[site].prior
-        if isinstance(prior, dist.ImproperUniform):
+        if isinstance(inner := without_wrappers(prior), dist.ImproperUniform):
+            continue
+        if isinstance(inner, dist.Dirichlet):  # alike are those that are used alike
+            alike = {site: np.broadcast_to(inner.concentration, shape_of(prior))}
+            if any((renumbered(design, alike, o, 0)[site] != alike[site]).any() for o in orders):
+                return False
             continue
         draws = {site: np.asarray(prior.sample(jax.random.key(0), (FEW_DRAWS,)))}
         before = prior.log_prob(draws[site])
-        for order in (swap, np.roll(count, 1)):
+        for order in orders:
             after = prior.log_prob(renumbered(design, draws, order, 1)[site])
             if not np.allclose(before, after, rtol=1e-5, atol=1e-5):
                 return False

@@ -7,24 +7,25 @@ one pass, which needs the memory of one draw.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marginax.compiled import remembered_jit
+from marginax.compiled import QUICK
 from marginax.language import handlers
 from marginax.marginal import marginalize
+from marginax.mixture.kinds import compiled
 from marginax.mixture.learned import with_patterns
 from marginax.mixture.model import COMPONENT, ROW, Design, Rows
+from marginax.mixture.padding import numbers_of_patterns, padded as padded_to
+from marginax.mixture.room import filled, tilts
 
 SIZES = (1, 8, 64, 512, 4096)
-PATTERNS = 8
-"""Numbers of patterns of missing cells are rounded up to powers of it, or to as many as there can be."""
+SMALL = 5 * 10**6
+"""Numbers of a program; one that handles fewer takes longer to optimise than to run."""
 AT_ONCE = 512
 """Rows times draws: of few rows so many draws are taken in one go, for a loop around almost nothing is mostly loop."""
 
@@ -57,12 +58,17 @@ class Predictor:
         self, design: Design, draws: Mapping[str, np.ndarray], sizes: tuple[int, ...] = SIZES
     ) -> None:
         self.design = design
-        self.draws = dict(draws)
+        self.draws = filled(design, draws)
         with jax.enable_x64(True):  # they are put there once, not with every question
-            self._on_device = {name: jnp.asarray(value) for name, value in draws.items()}
+            self._on_device = jax.device_put(self.draws)
         self.sizes = sizes
-        self._programs: dict[Any, Any] = {}
-        self._lock = threading.Lock()
+        number, components = len(next(iter(self.draws.values()))), design.components
+        columns = sum(len(group.where) for group in design.groups)
+        options = QUICK if number * components * columns * max(sizes) < SMALL else {}
+        self._average = compiled(_average, design, options)
+        self._each = compiled(_each, design, options)
+        self._states = compiled(_states, design, options)
+        self._generated = compiled(_generated, design, options)
 
     def membership(self, rows: Rows) -> Membership:
         """Probabilities of the components, how sure they are, and densities.
@@ -80,23 +86,12 @@ class Predictor:
 
     def log_densities(self, rows: Rows) -> np.ndarray:
         """The log density of each row at each draw, in a chain given those before, shape (draws, rows)."""
-
-        def each(draws: Any, rows: Rows) -> Any:
-            return jax.lax.map(lambda values: self._row_densities(values, rows), draws)
-
         found = []
         with jax.enable_x64(True):
             for piece in self._pieces(rows):
-                padded = self._padded(piece)
-                densities = self._program("densities", each, self.draws, padded)(self.draws, padded)
+                densities = self._each(self._on_device, self._padded(piece))
                 found.append(np.asarray(densities)[:, : len(piece.cells)])
         return np.concatenate(found, axis=1)
-
-    def _row_densities(self, values: Any, rows: Rows) -> Any:
-        """The log density of each row at one draw; in a chain given the rows before."""
-        marginal = marginalize(self.design.model)
-        ask = marginal.one_step_ahead if self.design.is_chain else marginal.pointwise
-        return ask(values, rows)[ROW]
 
     def components(self, rows: Rows, probabilities: np.ndarray) -> np.ndarray:
         """The component of each row, shape (rows,): the most probable; in a chain at one draw, the best path."""
@@ -112,14 +107,8 @@ class Predictor:
         if len(rows.cells) == 0:
             return np.zeros(0, int)
         first = {name: value[0] for name, value in self.draws.items()}
-        marginal = marginalize(self.design.model)
         with jax.enable_x64(True):
-            padded = self._padded(rows)
-
-            def states(values: Any, rows: Rows) -> Any:
-                return marginal.mode(values, rows)[COMPONENT]
-
-            found = self._program("path", states, first, padded)(first, padded)
+            found = self._states(first, self._padded(rows))
         return np.asarray(found)[: len(rows.cells)]
 
     def sample(self, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -136,32 +125,13 @@ class Predictor:
             padded = self._size(size)
             which = pick.integers(number, size=None if self.design.is_chain else padded)
             values = {name: v[which] for name, v in self.draws.items()}
-            asked = np.asarray([seed, piece], np.uint32), values
+            begins = np.arange(padded) == 0
             with jax.enable_x64(True):
-                generate = self._program(
-                    f"sample {padded}", partial(self._generate, padded), *asked
-                )
-                rows, component = generate(*asked)
+                seeds = np.asarray([seed, piece], np.uint32)
+                rows, component = self._generated(begins, seeds, values)
             found.append((np.asarray(rows)[:size], np.asarray(component)[:size]))
         rows, component = map(np.concatenate, zip(*found, strict=True))
         return rows, component
-
-    def _generate(self, count: int, seeds: Any, values: Any) -> tuple[Any, Any]:
-        columns = sum(len(group.where) for group in self.design.groups)
-        key = jax.random.fold_in(jax.random.key(seeds[0]), seeds[1])
-
-        def generate(key: Any, values: Any, rows: Rows) -> tuple[Any, Any]:
-            free = handlers.uncondition(handlers.substitute(self.design.model, data=values))
-            trace = handlers.trace(handlers.seed(free, key)).get_trace(rows)
-            return trace[ROW]["value"], trace[COMPONENT]["value"]
-
-        if self.design.is_chain:
-            begins = np.arange(count) == 0
-            return generate(key, values, Rows(jnp.zeros((count, columns)), begins=begins))
-        one = Rows(jnp.zeros((1, columns)))
-        each = jax.vmap(lambda key, values: generate(key, values, one))
-        rows, component = each(jax.random.split(key, count), values)
-        return rows[:, 0], component[:, 0]
 
     def compile(self) -> None:
         """Compile for every size, with and without missing cells, so that no later question waits."""
@@ -170,7 +140,7 @@ class Predictor:
             begins = np.arange(size) == 0 if self.design.is_chain else None
             full = Rows(np.ones((size, columns)) * self._anything(), begins=begins)
             holes = with_patterns(full, np.ones((size, columns), bool))
-            numbers = self._numbers_of_patterns(size, columns)
+            numbers = numbers_of_patterns(size, columns)
             kinds = [
                 holes._replace(patterns=np.ones((number, columns), bool)) for number in numbers
             ]
@@ -206,94 +176,101 @@ class Predictor:
         """What a number of rows is rounded up to."""
         return next((s for s in self.sizes if s >= count), 1 << (count - 1).bit_length())
 
-    @staticmethod
-    def _numbers_of_patterns(size: int, columns: int) -> list[int]:
-        """What the number of patterns among so many rows is rounded up to, in order."""
-        most, found = min(2**columns, size), [1]
-        while found[-1] < most:
-            found.append(min(PATTERNS * found[-1], most))
-        return found
-
     def _padded(self, rows: Rows) -> Rows:
-        """With more rows, up to one of the sizes; of a chain each of them is a series of its own."""
-        count = len(rows.cells)
-        size = self._size(count)
-        more = size - count
-
-        def padded(part: Any, value: Any = None) -> Any:
-            if part is None or not more:
-                return part
-            fill = np.repeat(part[:1], more, 0) if value is None else np.full(more, value)
-            return np.concatenate([part, fill])
-
-        patterns = rows.patterns
-        if patterns is not None:
-            columns = patterns.shape[1]
-            numbers = self._numbers_of_patterns(size, columns)
-            number = next(n for n in numbers if n >= len(patterns))
-            patterns = np.concatenate([patterns, np.ones((number - len(patterns), columns), bool)])
-        return Rows(
-            padded(rows.cells),
-            padded(rows.observed),
-            patterns,
-            padded(rows.pattern),
-            padded(rows.begins, True),
-        )
+        return padded_to(rows, self._size(len(rows.cells)))
 
     def _piece(self, rows: Rows) -> tuple[np.ndarray, ...]:
         with jax.enable_x64(True):
-            padded = self._padded(rows)
-            program = self._program("membership", self._average, self._on_device, padded)
-            found = program(self._on_device, padded)
-        return tuple(np.asarray(part)[: len(rows.cells)] for part in found)
+            found = self._average(self._on_device, self._padded(rows))
+        shares, spread, density = (np.asarray(part)[: len(rows.cells)] for part in found)
+        return shares[:, : self.design.components], spread[:, : self.design.components], density
 
-    def _average(self, draws: Any, rows: Rows) -> tuple[Any, ...]:
-        marginal = marginalize(self.design.model)
-        number = len(next(iter(draws.values())))
 
-        def one(values: Any) -> tuple[Any, Any]:
-            density = self._row_densities(values, rows)
-            if self.design.is_chain:
-                density = _of_all_before(density, rows.begins)
-            return marginal.posterior(values, rows)[COMPONENT], density
+# Functions of a design, and of arrays.
 
-        def step(carry: Any, some: Any) -> tuple[Any, None]:
-            """Mean and squares of two sets of draws become those of both (Chan, Golub and LeVeque, 1979)."""
-            count, mean, squares, log_sum = carry
-            found, density = jax.vmap(one)(some)
-            more = len(density)
-            total, own = count + more, found.mean(0)
-            off = own - mean
-            mean = mean + off * (more / total)
-            squares = squares + ((found - own) ** 2).sum(0) + off**2 * (count * more / total)
-            log_sum = jnp.logaddexp(log_sum, jax.nn.logsumexp(density, 0))
-            return (total, mean, squares, log_sum), None
 
-        size = len(rows.cells)
-        block = min(max(AT_ONCE // size, 1), number)
-        whole = number // block * block
-        blocks = {n: v[:whole].reshape(-1, block, *v.shape[1:]) for n, v in draws.items()}
-        zeros = jnp.zeros((size, self.design.components))
-        carry = 0.0, zeros, zeros, jnp.full(size, -jnp.inf)
-        carry, _ = jax.lax.scan(step, carry, blocks)
-        if whole < number:
-            carry, _ = step(carry, {n: v[whole:] for n, v in draws.items()})
-        _, mean, squares, log_sum = carry
-        density = log_sum - jnp.log(number)
-        if self.design.is_chain:
-            before = jnp.where(rows.begins, 0.0, jnp.roll(density, 1))
-            density = density - before
-        return mean, jnp.sqrt(squares / number), density
+def _of_rows(design: Design, values: Any, rows: Rows) -> tuple[Any, Any]:
+    """At one draw the probability of each component for each row, and the log density of each row, see `Membership`.
 
-    def _program(self, kind: str, function: Any, *example: Any) -> Any:
-        """A compiled function; ways to ask that differ only in numbers share one."""
-        # What came before the last is always the same parameters.
-        leaves, structure = jax.tree.flatten(example[-1])
-        key = kind, structure, *(np.shape(leaf) for leaf in leaves)
-        with self._lock:  # two requests at once would compile it twice
-            if key not in self._programs:
-                self._programs[key] = remembered_jit(function, *example)
-            return self._programs[key]
+    The densities add up to that of the table, whose derivative by the tilts are the probabilities.
+    """
+    marginal = marginalize(design.model)
+    ask = marginal.one_step_ahead if design.is_chain else marginal.pointwise
+
+    def densities(added: Any) -> Any:
+        return ask(values, rows._replace(tilts=added))[ROW]
+
+    found, pull = jax.vjp(densities, tilts(design, rows))
+    (shares,) = pull(jnp.ones_like(found))
+    # Where no component has a density there are no probabilities; in a chain rows hang together.
+    is_known = jnp.isfinite(found)
+    is_known = is_known.all() if design.is_chain else is_known[:, None]
+    return jnp.where(is_known, shares, jnp.nan), found
+
+
+def _each(design: Design, draws: Any, rows: Rows) -> Any:
+    """The log density of each row at each draw."""
+    return jax.lax.map(lambda values: _of_rows(design, values, rows)[1], draws)
+
+
+def _states(design: Design, values: Any, rows: Rows) -> Any:
+    """The most probable states together."""
+    return marginalize(design.model).mode(values, rows)[COMPONENT]
+
+
+def _generated(design: Design, begins: Any, seeds: Any, values: Any) -> tuple[Any, Any]:
+    """New rows and their components; of a chain ``begins`` says where series begin, of a mixture how many there are."""
+    columns = sum(len(group.where) for group in design.groups)
+    key = jax.random.fold_in(jax.random.key(seeds[0]), seeds[1])
+
+    def generate(key: Any, values: Any, rows: Rows) -> tuple[Any, Any]:
+        free = handlers.uncondition(handlers.substitute(design.model, data=values))
+        trace = handlers.trace(handlers.seed(free, key)).get_trace(rows)
+        return trace[ROW]["value"], trace[COMPONENT]["value"]
+
+    if design.is_chain:
+        return generate(key, values, Rows(jnp.zeros((len(begins), columns)), begins=begins))
+    one = Rows(jnp.zeros((1, columns)))
+    each = jax.vmap(lambda key, values: generate(key, values, one))
+    rows, component = each(jax.random.split(key, len(begins)), values)
+    return rows[:, 0], component[:, 0]
+
+
+def _average(design: Design, draws: Any, rows: Rows) -> tuple[Any, ...]:
+    """Mean and spread of the probabilities over the draws, and log densities of the rows."""
+    number = len(next(iter(draws.values())))
+
+    def one(values: Any) -> tuple[Any, Any]:
+        shares, density = _of_rows(design, values, rows)
+        return shares, _of_all_before(density, rows.begins) if design.is_chain else density
+
+    def step(carry: Any, some: Any) -> tuple[Any, None]:
+        """Mean and squares of two sets of draws become those of both (Chan, Golub and LeVeque, 1979)."""
+        count, mean, squares, log_sum = carry
+        found, density = jax.vmap(one)(some)
+        more = len(density)
+        total, own = count + more, found.mean(0)
+        off = own - mean
+        mean = mean + off * (more / total)
+        squares = squares + ((found - own) ** 2).sum(0) + off**2 * (count * more / total)
+        log_sum = jnp.logaddexp(log_sum, jax.nn.logsumexp(density, 0))
+        return (total, mean, squares, log_sum), None
+
+    size = len(rows.cells)
+    block = min(max(AT_ONCE // size, 1), number)
+    whole = number // block * block
+    blocks = {n: v[:whole].reshape(-1, block, *v.shape[1:]) for n, v in draws.items()}
+    zeros = jnp.zeros((size, design.components))
+    carry = 0.0, zeros, zeros, jnp.full(size, -jnp.inf)
+    carry, _ = jax.lax.scan(step, carry, blocks)
+    if whole < number:
+        carry, _ = step(carry, {n: v[whole:] for n, v in draws.items()})
+    _, mean, squares, log_sum = carry
+    density = log_sum - jnp.log(number)
+    if design.is_chain:
+        before = jnp.where(rows.begins, 0.0, jnp.roll(density, 1))
+        density = density - before
+    return mean, jnp.sqrt(squares / number), density
 
 
 def _of_all_before(density: Any, begins: Any) -> Any:

@@ -22,6 +22,9 @@ from sklearn.exceptions import ConvergenceWarning
 from marginax.mixture.estimator import Estimator
 from marginax.mixture.sampling import agreement
 
+SHARED = 10**5
+"""Cells of a table; of a smaller one it takes longer to compile a program for each number of components than to run one
+that has room for all of them."""
 CRITERIA = ("loo", "bic")
 RELIABLE = 0.7
 """Pareto k beyond which the weights of a left-out row are not reliable."""
@@ -186,6 +189,8 @@ def select(
             progress(number)
         one: Any = clone(estimator)
         one.set_params(n_components=number)
+        if np.size(X) < SHARED:
+            one._room = max(numbers)
         one.fit(X, **fit_params)
         found: dict[str, Any] = {"components": number, "parameters": one.n_parameters_}
         if criterion == "loo":
