@@ -72,7 +72,7 @@ def hoisted(fn: Callable[..., Any], *example: Any) -> Hoisted:
         Arguments (or their shapes) like those it will be called with.
     """
     closed, structure = _trace(fn, example)
-    own = _runner(closed.jaxpr, structure, compiler_options())
+    own = _runner(closed.jaxpr, structure, {})
     return _hoisted(closed, own, own)
 
 
@@ -134,14 +134,21 @@ def jitted(
     function : callable
         What it reads beside its arguments must never change.
     options : mapping
-        XLA's, see `compiler_options`, which are asked for when it is first called.
+        XLA's, see `compiler_options`. Inside of a trace they are left out: JAX refuses options of a program that
+        becomes a part of another one, which has its own.
     """
 
     @cache
-    def program() -> Callable[..., Any]:
+    def alone() -> Callable[..., Any]:
         return jax.jit(function, compiler_options=compiler_options(options))
 
-    return lambda *args: program()(*args)
+    inside = jax.jit(function)
+
+    def call(*args: Any) -> Any:
+        is_alone = jex_core.get_opaque_trace_state(convention="flax") == NOTHING_TRACED
+        return (alone() if is_alone else inside)(*args)
+
+    return call
 
 
 def part(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -189,22 +196,3 @@ def _runner(
         return jax.tree.unflatten(structure, function(*leaves))
 
     return jitted(run, options)
-
-
-def jitted(run: Callable[..., Any], options: Mapping[str, Any]) -> Callable[..., Any]:
-    """``jax.jit`` with options of XLA, which JAX refuses of a program that becomes a part of another one.
-
-    Parameters
-    ----------
-    run : callable
-        A pure function of arrays.
-    options : mapping
-        XLA's, see `compiler_options`; they are left out inside of a trace, where the program around has its own.
-    """
-    inside, alone = jax.jit(run), jax.jit(run, compiler_options=dict(options))
-
-    def call(*args: Any) -> Any:
-        is_alone = jex_core.get_opaque_trace_state(convention="flax") == NOTHING_TRACED
-        return (alone if is_alone else inside)(*args)
-
-    return call
