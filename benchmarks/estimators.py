@@ -61,7 +61,7 @@ def log_likelihood(model: Any, X: np.ndarray) -> float:
 
     parts = zip(model.weights_, model.means_, model.covariances_, strict=True)
     each = [np.log(w) + normal.logpdf(X, m, c) for w, m, c in parts]
-    return float(logsumexp(each, axis=0).mean())
+    return float(np.asarray(logsumexp(each, axis=0)).mean())
 
 
 def one(contestant: str, table: str) -> dict[str, float]:

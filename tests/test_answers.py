@@ -54,7 +54,7 @@ class Mixture:
 
 def log_density(loc: Any, x: Any) -> float:
     each = norm.logpdf(np.asarray(x)[:, None], loc) + np.log([0.75, 0.25])
-    return float(norm.logpdf(loc, 0, 3).sum() + logsumexp(each, axis=1).sum())
+    return float(norm.logpdf(loc, 0, 3).sum() + np.asarray(logsumexp(each, axis=1)).sum())
 
 
 def slope(loc: Any, x: Any, step: float = 1e-5) -> np.ndarray:
@@ -68,7 +68,7 @@ def slope(loc: Any, x: Any, step: float = 1e-5) -> np.ndarray:
 def counting_compilations() -> Iterator[list[str]]:
     found: list[str] = []
 
-    def listen(event: str, duration: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             found.append(event)
 
