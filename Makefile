@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 OUT ?= tutorial-results
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: tutorial test test-part test-newest test-slow test-nightly check format examples bench clean help unused-programs
+.PHONY: tutorial test test-part test-newest test-slow test-nightly check format examples bench clean help
 
 help:
 	@echo "make tutorial   run the Gaussian mixture job; figures and report in $(OUT)/"
@@ -45,24 +45,16 @@ QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 PLAIN := --xla_cpu_use_fusion_emitters=false
 FLAGS = $(QUICK) $(shell XLA_FLAGS=$(PLAIN) $(BIN)/python -c "import jax; jax.devices()" 2>/dev/null && echo $(PLAIN))
 
-# Compiled programs are shared by the workers, the processes that tests start, and the next run.
-test test-part test-slow test-nightly: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.programs
-test test-part test-slow test-nightly: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-test test-part test-slow test-nightly: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
-test test-part test-slow test-nightly: unused-programs
-
-unused-programs:
-	@mkdir -p .programs && find .programs -type f -atime +3 -delete
-
 test: $(VENV)/.dev
 	XLA_FLAGS="$(FLAGS) $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-# What new versions of JAX break: which primitives there are, derivatives of derivatives, what XLA does not finish,
-# programs on disk; and NumPyro's models, samplers and a service on top.
+# Some tests of every area, most of all of what new versions of JAX break: which primitives there are, derivatives
+# of derivatives, what XLA does not finish, programs on disk.
 PART := tests/test_compiled.py tests/test_program_cache.py tests/test_from_numpyro.py tests/language/test_scan.py \
 	tests/elimination/test_semiring.py tests/graph/test_axis_flow.py tests/graph/test_dependence.py \
 	tests/blocks/test_in_blocks.py tests/infer/test_mcmc.py tests/infer/test_discrete.py \
-	tests/infer/test_autoguide_laplace.py tests/infer/test_line_search.py tests/mixture/test_members.py \
+	tests/infer/test_predictive.py tests/infer/test_autoguide_laplace.py tests/infer/test_line_search.py \
+	tests/mixture/test_members.py tests/mixture/test_options.py tests/cli/test_tables.py tests/report/test_report.py \
 	tests/serve/test_serving.py
 
 test-part: $(VENV)/.dev
@@ -105,4 +97,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/import_time.py
 
 clean:
-	rm -rf $(VENV) $(OUT) .programs build dist
+	rm -rf $(VENV) $(OUT) build dist

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from marginax.cli import main
-from marginax.program_cache import chosen, cut
+from marginax.program_cache import chosen, cut, of_user
 
 SCRIPT = Path(__file__).with_name("program_cache_script.py")
 
@@ -68,11 +68,12 @@ def test_the_programs_used_longest_ago_are_deleted(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-cache", "b-cache", "notes.txt"]
 
 
-def test_an_environment_moves_the_folder_or_switches_it_off():
+def test_an_environment_names_the_folder_or_none():
     assert chosen({"MARGINAX_CACHE_DIR": "/some/where"}) == Path("/some/where")
     assert chosen({"MARGINAX_CACHE_DIR": "off"}) is None
     assert chosen({"MARGINAX_CACHE_DIR": ""}) is None
-    default = chosen({})
+    assert chosen({}) is None
+    default = of_user()
     assert default is not None
     assert default.parts[-2:] == ("marginax", "programs")
 

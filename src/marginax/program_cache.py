@@ -5,6 +5,9 @@ depends on: its operations, the compiler's options and version, and the processo
 machines of different kinds may share a folder. zlib, which JAX compresses entries with, checks them, and one that is
 damaged is compiled again. (Where the package zstandard is installed JAX takes that, which checks much less.)
 
+It has to be asked for. Once in some thousands of programs XLA was seen to end the whole process while it wrote one
+(jaxlib 0.10.2 on a CPU), and a fit that is lost costs more than compiling it does.
+
 Ours is the bound. JAX has one (`jax_compilation_cache_max_size`), but then looks at every entry each time that it
 writes one: 30 ms where there are 500, 430 ms where there are 8,000, for programs that compile in ten. Here the
 folder is cut once, when a process begins, and the programs that were used longest ago go.
@@ -34,15 +37,16 @@ OFF = ("", "off", "0")
 def cache_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
     """Keep compiled programs on disk from now on, for this process and later ones.
 
-    Call it before the first computation. The ``marginax`` commands, with them the service, do it by themselves.
+    Call it before the first computation. The ``marginax`` commands, with them the service, do it where the
+    environment variable ``MARGINAX_CACHE_DIR`` names a folder. With jaxlib 0.10.2, XLA was once seen to end a process
+    while it wrote a program; use it where work that is lost can be done again.
 
     Parameters
     ----------
     folder : path, optional
         Where. Whoever can write there can make your programs run any code. By default the folder that JAX was given
-        (``JAX_COMPILATION_CACHE_DIR``), in which nothing is deleted; else the one that the environment variable
-        ``MARGINAX_CACHE_DIR`` names, if that is not ``off``; else one in the user's cache directory. The last two, and
-        one that is given here, are cut to 256 MiB.
+        (``JAX_COMPILATION_CACHE_DIR``), in which nothing is deleted; else the one that ``MARGINAX_CACHE_DIR`` names;
+        else one in the user's cache directory. The last two, and one that is given here, are cut to 256 MiB.
 
     Returns
     -------
@@ -50,6 +54,8 @@ def cache_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
         The folder; None if nothing is kept. If that is because it cannot be written to, there is a `RuntimeWarning`.
     """
     try:
+        if folder is None and of_jax() is None and VARIABLE not in os.environ:
+            folder = of_user()
         return keep_programs(folder)
     except OSError as error:
         warnings.warn(not_kept(error), RuntimeWarning, stacklevel=2)
@@ -57,7 +63,7 @@ def cache_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
 
 
 def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
-    """As `cache_programs`; a folder that cannot be used is an `OSError`."""
+    """As `cache_programs`, but only where a folder is named; one that cannot be used is an `OSError`."""
     before = of_jax()
     if folder is None and before is not None:
         return before
@@ -85,7 +91,7 @@ def not_kept(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     return (
         f"compiled programs are not kept for the next time: {where}{error.strerror or error} "
-        f"(name another folder with {VARIABLE}, or switch this off with {VARIABLE}=off)"
+        f"(name another folder with {VARIABLE}, or none with {VARIABLE}=off)"
     )
 
 
@@ -101,9 +107,12 @@ def ignore_faults() -> None:
 
 def chosen(environment: Mapping[str, str]) -> Path | None:
     """The folder that an environment asks for, or None for none."""
-    asked = environment.get(VARIABLE)
-    if asked is not None:
-        return None if asked in OFF else Path(asked)
+    asked = environment.get(VARIABLE, "")
+    return None if asked in OFF else Path(asked)
+
+
+def of_user() -> Path | None:
+    """The folder in the user's cache directory."""
     found = platformdirs.user_cache_path("marginax", appauthor=False) / "programs"
     return found if found.is_absolute() else None  # a user without a home
 
