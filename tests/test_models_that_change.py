@@ -1,4 +1,7 @@
-"""A model that does not state the same at every run is refused, by whatever runs it."""
+"""A model that does not state the same at every run is refused by whatever runs it more than once.
+
+A query runs it once, so that nothing can differ.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 import marginax as mx
 import marginax.distributions as dist
 from marginax.graph.same_sites import Seen, refuse_changes
+from marginax.graph.sites import collect_sites
 from marginax.infer import MCMC, NUTS, SVI, Predictive, TraceEnum_ELBO
 from marginax.infer.autoguide import AutoDelta, AutoNormal
 
@@ -30,13 +34,17 @@ def svi(fn: Callable[..., Any], guide: Any = AutoDelta) -> SVI:
 
 PARAMS = {"loc": 0.1}
 
-# What runs a model, given the model and its arguments.
-CONSUMERS: dict[str, Callable[..., Any]] = {
+# What runs a model, given the model and its arguments: once ...
+QUERIES: dict[str, Callable[..., Any]] = {
     "log_density": lambda fn, *args: mx.marginalize(fn).log_density(PARAMS, *args),
     "jit": lambda fn, *args: jax.jit(lambda p: mx.marginalize(fn).log_density(p, *args))(PARAMS),
     "draw": lambda fn, *args: mx.marginalize(fn).draw(KEY, PARAMS, *args),
     "explain": lambda fn, *args: mx.marginalize(fn).explain(*args, show=False),
     "supports": lambda fn, *args: mx.marginalize(fn).supports(*args),
+}
+
+# ... or more than once.
+CONSUMERS: dict[str, Callable[..., Any]] = {
     "SVI": lambda fn, *args: svi(fn).run(KEY, 2, *args, progress_bar=False),
     "guide": lambda fn, *args: svi(fn, AutoNormal).init(KEY, *args),
     "MCMC": lambda fn, *args: MCMC(NUTS(fn), num_warmup=2, num_samples=2, progress_bar=False).run(
@@ -52,10 +60,27 @@ CONSUMERS: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("ask", CONSUMERS.values(), ids=CONSUMERS)
-def test_an_iterator_is_refused_as_an_argument_and_used_up_by_a_model_it_is_noticed(ask: Any):
+@pytest.mark.parametrize(
+    "ask", [*QUERIES.values(), *CONSUMERS.values()], ids=[*QUERIES, *CONSUMERS]
+)
+def test_an_iterator_is_refused_as_an_argument(ask: Any):
     with pytest.raises(mx.ModelError, match=r"argument 1 is a generator.*list\(rows\)"):
         ask(model, (row for row in [1.0, 2.0]))
+
+
+def test_a_query_uses_up_what_a_model_reads_once():
+    rows, again = iter([1.0, 2.0]), iter([1.0, 2.0])
+    m = mx.marginalize(model)
+    expected = float(m.log_density(PARAMS, [1.0, 2.0]))
+    assert float(mx.marginalize(lambda: model(rows)).log_density(PARAMS)) == expected
+    assert next(rows, None) is None
+    alone = mx.marginalize(lambda: model([next(again)]))
+    assert float(alone.log_density(PARAMS)) == float(m.log_density(PARAMS, [1.0]))
+    assert float(alone.log_density(PARAMS)) == float(m.log_density(PARAMS, [2.0]))
+
+
+@pytest.mark.parametrize("ask", CONSUMERS.values(), ids=CONSUMERS)
+def test_what_a_model_uses_up_is_noticed(ask: Any):
     rows = iter([1.0, 2.0])
     with pytest.raises(mx.ModelError, match=r"'x0': the first run .* list\(rows\)"):
         ask(lambda: model(rows))
@@ -108,16 +133,16 @@ def obs(name: str, value: Any = 1.0, fn: Any = None) -> None:
 @pytest.mark.parametrize(("message", "change"), CHANGES.values(), ids=CHANGES)
 def test_whatever_of_a_site_changes_is_named(message: str, change: Callable[[int], Any]):
     with pytest.raises(mx.ModelError, match=message):
-        mx.marginalize(changing(change)).log_density({})
+        collect_sites(changing(change))
 
 
 def test_a_popped_list_and_numpys_random_numbers_are_noticed():
     rows = [1.0, 2.0, 3.0]
     with pytest.raises(mx.ModelError, match="'x': its value"):
-        mx.marginalize(lambda: obs("x", rows.pop())).log_density({})
+        collect_sites(lambda: obs("x", rows.pop()))
     rng = np.random.default_rng(0)
     with pytest.raises(mx.ModelError, match="'x': its value"):
-        mx.marginalize(lambda: obs("x", rng.normal())).log_density({})
+        collect_sites(lambda: obs("x", rng.normal()))
 
 
 def test_nan_is_the_same_as_nan():

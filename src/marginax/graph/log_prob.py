@@ -72,6 +72,7 @@ def _log_prob(msg: Message) -> Any:
     """The same for parameters that are valid."""
     fn, value, intermediates = msg["fn"], msg["value"], msg["intermediates"]
     stated = msg["infer"].get("support", (None, None))[1]
+    stated = stated if is_concrete(stated) else None
     if intermediates:  # it was drawn from this distribution
         largest = partial(_largest, fn, value, stated)
         return _density(fn, value, _varying_mask(fn), largest, intermediates)

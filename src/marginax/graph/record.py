@@ -132,7 +132,7 @@ class _Run(Recorder, density_trace):
     """Records both the sites and their log densities."""
 
     def postprocess_message(self, msg: Message) -> None:
-        if msg["type"] == "sample":
+        if msg["type"] == "sample" and "density" not in msg:
             check_value_fits(msg)  # a density would fail without the site's name
         super().postprocess_message(msg)
 

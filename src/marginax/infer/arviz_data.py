@@ -19,7 +19,7 @@ from jax import Array
 from marginax.compiled import QUICK, remembered_jit
 from marginax.graph.sites import Site
 from marginax.infer.initialization import init_to_median, initial_trace
-from marginax.infer.known import KnownModel, know
+from marginax.infer.known import KnownModel, know_surely
 from marginax.infer.predictive import Predictive
 from marginax.language import handlers
 from marginax.marginal import Marginal, marginalize
@@ -101,7 +101,7 @@ def to_arviz(
     """
     arviz = _arviz()
     key = jax.random.key(0) if rng_key is None else handlers.as_key(rng_key)
-    known = know(model, args, kwargs)
+    known = know_surely(model, args, kwargs)
     args, kwargs, sites = known.args, known.kwargs, known.sites
     naming = _Naming(sites, coords or {}, dims or {})
     marginal = marginalize(model)

@@ -12,7 +12,7 @@ from jax import Array
 import marginax.queries as queries
 from marginax.graph.sites import as_jax_arrays
 from marginax.graph.validate import is_concrete
-from marginax.infer.known import know
+from marginax.infer.known import know_surely
 from marginax.language import handlers
 from marginax.language.errors import ModelError
 from marginax.marginal import marginalize
@@ -110,7 +110,7 @@ def log_likelihood(
     >>> mx.infer.log_likelihood(model, {"loc": jnp.zeros(10)}, jnp.ones(3))["x"].shape
     (10, 3)
     """
-    sites = know(model, args, kwargs).sites
+    sites = know_surely(model, args, kwargs).sites
     draws = {name: value for name, value in posterior_samples.items() if name in sites}
     _, batch = check_params(sites, draws)
     if len(batch) != batch_ndims:

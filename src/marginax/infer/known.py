@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from marginax.graph.sites import Site, as_jax_arrays, collect_sites_once
+from marginax.graph.sites import Site, as_jax_arrays, collect_sites, collect_sites_once
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.primitives import prng_key
 from marginax.language.stack import Message, Messenger, active_handlers
@@ -39,6 +39,12 @@ class KnownModel:
     def has_cuts(self) -> bool:
         """Whether a site states a range for an infinite support."""
         return any(any(site.cut) for site in self.sites.values())
+
+
+def know_surely(model: Callable[..., Any], args: Any, kwargs: Any) -> KnownModel:
+    """Like `know`, where nobody compares later: the model is run twice, and must state the same each time."""
+    args, kwargs = as_jax_arrays((args, kwargs))
+    return KnownModel(model, args, kwargs, collect_sites(model, *args, **kwargs))
 
 
 def know(model: Callable[..., Any], args: Any, kwargs: Any) -> KnownModel:
