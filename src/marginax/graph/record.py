@@ -187,8 +187,8 @@ def record_model(
     sites = {name: msg["site"] for name, msg in run.trace.items()}
     if n_bounds:
         numbers = _bounds(whole, outputs)
-        for name, msg in run.bounded.items():
-            sites[name] = with_support(sites[name], msg, numbers[name])
+        for name, (msg, found) in run.bounded.items():
+            sites[name] = with_support(sites[name], msg, found, numbers[name])
     warn_of_loops(sites)
     kept = len(outputs) - n_bounds
     return Record(

@@ -29,7 +29,7 @@ from marginax.graph.distribution_layers import distribution_name, is_masked, unw
 from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
 from marginax.graph.known_values import known_outputs
 from marginax.graph.same_sites import Seen, refuse_changes, seen
-from marginax.graph.supports import find_support, traced_bounds
+from marginax.graph.supports import bounds_of, find_support, traced_bounds
 from marginax.graph.true_supports import support_of
 from marginax.graph.validate import (
     check_observed,
@@ -135,8 +135,8 @@ class Recorder(handlers.trace):
         super().__init__(filling)
         self.filling = filling
         self.numbers = numbers
-        self.bounded: dict[str, Message] = {}
-        """The sites, as they are stated in one step, whose `traced_bounds` may be looked up."""
+        self.bounded: dict[str, tuple[Message, Any]] = {}
+        """The sites, as they are stated in one step, whose bounds may be looked up, and these (`bounds_of`)."""
 
     def postprocess_message(self, msg: Message) -> None:
         if msg.get("name") is None:
@@ -145,9 +145,10 @@ class Recorder(handlers.trace):
             name, points = msg["name"], self.filling.point_masses
             is_free = name in self.filling.free
             if is_free and msg["fn"].is_discrete:
-                msg["bounds"] = traced_bounds(msg)
+                bounds = bounds_of(msg)
+                msg["bounds"] = traced_bounds(bounds)
                 if msg["bounds"]:
-                    self.bounded[name] = msg.copy()
+                    self.bounded[name] = msg.copy(), bounds
             numbers = None if self.numbers is None else self.numbers.get(name, ())
             msg["site"] = _record(msg, is_free, name in points, numbers)
         elif msg.get("series"):
@@ -388,10 +389,10 @@ def _record(msg: Message, is_free: bool, is_point: bool, numbers: Sequence[Any] 
         value=value if is_fixed_latent and is_concrete(value) else None,
         constraint=support if is_fixed(support) else None,
     )
-    return with_support(site, msg, numbers) if is_free and fn.is_discrete else site
+    return with_support(site, msg, bounds_of(msg), numbers) if is_free and fn.is_discrete else site
 
 
-def with_support(site: Site, msg: Message, numbers: Sequence[Any] | None) -> Site:
+def with_support(site: Site, msg: Message, bounds: Any, numbers: Sequence[Any] | None) -> Site:
     """A free discrete site with the values that it is summed over, or why it is not.
 
     Parameters
@@ -400,10 +401,12 @@ def with_support(site: Site, msg: Message, numbers: Sequence[Any] | None) -> Sit
         What else is known of it.
     msg : dict
         Its message; of a site in a scan, that of one step.
+    bounds
+        What `bounds_of` said of it while it was traced.
     numbers : sequence, optional
         For each of its `traced_bounds` the number, if it is known; without, they are not looked up yet.
     """
-    values, reason = find_support(msg, numbers)
+    values, reason = find_support(msg, bounds, numbers)
     if values is None:
         return replace(site, not_enumerated_because=reason)
     _check_batch_is_plates(msg, jnp.shape(msg["value"]), site.plates)

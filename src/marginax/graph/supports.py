@@ -58,12 +58,12 @@ class Support:
     """Whether it allows values above the largest one here."""
 
 
-def traced_bounds(msg: Message) -> list[Any]:
-    """The bounds of a site's values that are traced, though they may follow from what is known."""
-    return [leaf for leaf in jax.tree.leaves(_bounds_of(msg)) if isinstance(leaf, Tracer)]
+def traced_bounds(bounds: Any) -> list[Any]:
+    """Those of `bounds_of` a site that are traced, though they may follow from what is known."""
+    return [leaf for leaf in jax.tree.leaves(bounds) if isinstance(leaf, Tracer)]
 
 
-def _bounds_of(msg: Message) -> tuple[Any, Any]:
+def bounds_of(msg: Message) -> tuple[Any, Any]:
     """The constraint of one component, and the range that the site states."""
     return support_of(unwrapped(msg["fn"])), msg["infer"].get("support")
 
@@ -79,13 +79,17 @@ def _looked_up(bounds: Any, numbers: Sequence[Any]) -> Any:
     return jax.tree.map(number, bounds)
 
 
-def find_support(msg: Message, numbers: Sequence[Any] | None = None) -> tuple[Support | None, str]:
+def find_support(
+    msg: Message, bounds: Any, numbers: Sequence[Any] | None = None
+) -> tuple[Support | None, str]:
     """The values that a latent discrete site is summed over, or why there are none.
 
     Parameters
     ----------
     msg : dict
         The site's message.
+    bounds
+        What `bounds_of` said of it while it was traced.
     numbers : sequence of array or None, optional
         For each of its `traced_bounds` the number, if it is known; without, they are not looked up yet.
 
@@ -103,13 +107,13 @@ def find_support(msg: Message, numbers: Sequence[Any] | None = None) -> tuple[Su
     kind = distribution_name(fn)
     if "enumerate" in infer and infer["enumerate"] is None:
         return None, "its site says infer={'enumerate': None}"
-    constraint, stated = _looked_up(_bounds_of(msg), numbers or ())
+    constraint, stated = _looked_up(bounds, numbers or ())
     if numbers is None and not is_concrete(stated):
         return None, "the range that its site states is not looked up yet"
     stated = _stated_range(name, stated)
     base = unwrapped(fn)
     components = tuple(fn.event_shape[: fn.event_dim - base.event_dim])
-    found, reason = _of_component(name, base, constraint, kind, stated)
+    found, reason = _of_component(name, base, constraint, kind, stated, is_traced=numbers is None)
     if found is None:
         return None, reason
     if len(found.values) == 0:
@@ -160,7 +164,12 @@ def _stated_range(name: str, stated: Any) -> tuple[int, int] | None:
 
 
 def _of_component(
-    name: str, base: Any, constraint: Any, kind: str, stated: tuple[int, int] | None
+    name: str,
+    base: Any,
+    constraint: Any,
+    kind: str,
+    stated: tuple[int, int] | None,
+    is_traced: bool,
 ) -> tuple[Support | None, str]:
     low, high = bounds(constraint)
     if stated is not None:
@@ -180,7 +189,8 @@ def _of_component(
         # A bound that is not known now may lie outside of the range.
         cut_below = low is None or first > low
         return Support(np.arange(first, last + 1), cut_below, high is None or last < high), ""
-    if base.has_enumerate_support and not isinstance(constraint, AnyOf):
+    # Once bounds are looked up, the trace that the distribution belongs to may be over: only they count then.
+    if is_traced and base.has_enumerate_support and not isinstance(constraint, AnyOf):
         try:
             with jax.ensure_compile_time_eval():
                 values = np.asarray(base.enumerate_support(expand=False))

@@ -31,7 +31,7 @@ from numpyro.distributions import constraints
 
 from marginax.graph.distribution_layers import unwrapped
 from marginax.graph.sites import Site, collect_sites_once
-from marginax.graph.supports import find_support
+from marginax.graph.supports import bounds_of, find_support
 from marginax.language.errors import ModelError
 from marginax.language.stack import Message, Messenger, is_point_mass
 
@@ -95,7 +95,7 @@ def _is_open(msg: Message) -> bool:
 def possible_values(msg: Message) -> list[Any] | None:
     """The values of a discrete site of one element, NumPy's; None where there is no such list."""
     batch = (*msg["kwargs"].get("sample_shape", ()), *msg["fn"].batch_shape)
-    support, _ = find_support(msg)
+    support, _ = find_support(msg, bounds_of(msg))
     if support is None or math.prod(batch) != 1:
         return None
     dtype = jax.dtypes.canonicalize_dtype(support.values.dtype)
