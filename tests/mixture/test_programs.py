@@ -12,6 +12,7 @@ import pytest
 from sklearn.base import clone
 
 import marginax.distributions as dist
+from marginax.compiled import QUICK, compiler_options
 from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel, select
 from marginax.mixture.model import Design
 
@@ -40,6 +41,7 @@ def _listen(event: str, duration_secs: float, **_: Any) -> None:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Gives what is spent inside of it."""
+    compiler_options(QUICK)  # asks XLA for what it knows, once in a process
     for name in ("_mixture", "_chain"):
         original = getattr(Design, name)
 
