@@ -13,7 +13,7 @@ Afterwards these equations are taken out of the program, and what they had made 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import jax
@@ -184,7 +184,8 @@ def record_model(
     (run,), names = runs, tuple(runs[0].filling.inputs)
     n_bounds = sum(kind == "bound" for kind, _ in outputs)
     whole = _of_latents(traced, names)
-    sites = {name: msg["site"] for name, msg in run.trace.items()}
+    # What would be compared with later runs, data among it, is not kept: there are none.
+    sites = {name: replace(msg["site"], seen=None) for name, msg in run.trace.items()}
     if n_bounds:
         numbers = _bounds(whole, outputs)
         for name, (msg, found) in run.bounded.items():
