@@ -1,7 +1,8 @@
 """`marginalize`: the facade over sites, capture, plan and contract.
 
-A query here is three steps: check the parameters against the model's sites, make the model ready
-(`prepared.py`), ask (`queries.py`). A batch of parameters is mapped over, in memory that is bounded.
+A query here is three steps: run the model once for its sites and program (`graph/record.py`), check the
+parameters against the sites, ask for the answer (`answers.py`), which is compiled or found compiled. A batch of
+parameters is mapped over, in memory that is bounded.
 """
 
 from __future__ import annotations

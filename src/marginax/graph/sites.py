@@ -1,6 +1,7 @@
 """Sites: one immutable record for each statement of a model, from one abstract run.
 
-The run is `jax.eval_shape`: shapes and types flow through the model, no arithmetic happens. A site
+Shapes and types flow through the model, no arithmetic happens: the run is `jax.eval_shape`, or the one that
+records the program as well (`record.py`). A site
 that nobody gave a value to (it is not observed, substituted, replayed or conditioned) is *free*;
 free sites are what marginalisation sums out, or asks a value for. One exception: a latent `Delta`
 is a *point mass*, which leaves nothing open. Integrating over it is putting in its value, so it is run
