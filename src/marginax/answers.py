@@ -11,8 +11,6 @@ JAX itself remembers the compiled code, by the shapes of these arguments and by 
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,15 +28,13 @@ from marginax.graph.record import Record
 from marginax.graph.sites import Site
 from marginax.prepared import Prepared, prepare_record
 from marginax.queries import Query
+from marginax.remembered import Remembered
 from marginax.same_program import ProgramKey, program_key
-
-MOST_REMEMBERED = 256
 
 SHARE_OF_A_BATCH = 8
 """A batch's largest array may take this share of the limit: there are several of them."""
 
-_remembered: OrderedDict[Hashable, Callable[..., Any]] = OrderedDict()
-_lock = threading.Lock()
+_remembered: Remembered[Callable[..., Any]] = Remembered()
 
 
 @dataclass(frozen=True)
@@ -122,19 +118,11 @@ def _compiled_once(
         call.memory_limit,
         current_mesh(),
     )
-    with _lock:
-        found = _remembered.get(key)
-        if found is not None:
-            _remembered.move_to_end(key)
+    found = _remembered.find(key)
     if found is not None:
         record.refuse_beyond_tables()  # the numbers that the model closes over may be others now
         return found
-    made = _compiled(call.prepared(values), call, query)
-    with _lock:
-        _remembered[key] = made
-        if len(_remembered) > MOST_REMEMBERED:
-            _remembered.popitem(last=False)
-    return made
+    return _remembered.add(key, _compiled(call.prepared(values), call, query))
 
 
 def _compiled(prepared: Prepared, call: Call, query: Query) -> Callable[..., Any]:

@@ -13,8 +13,6 @@ milliseconds), and what is remembered is the compiled program of the *jaxpr*: tw
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,9 +23,8 @@ import jax
 from jax.core import Tracer, eval_context
 from jax.extend import core as jex_core
 
+from marginax.remembered import Remembered
 from marginax.same_program import program_key
-
-MOST_REMEMBERED = 256
 
 QUICK = {
     "xla_backend_optimization_level": 0,
@@ -45,8 +42,7 @@ with eval_context():
     NOTHING_TRACED = jex_core.get_opaque_trace_state(convention="flax")
     """What JAX says of the state it is in outside of all transformations."""
 
-_remembered: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
-_lock = threading.Lock()
+_remembered: Remembered[Callable[..., Any]] = Remembered()
 
 
 @dataclass(frozen=True)
@@ -109,12 +105,7 @@ def remembered(
     if program.unproven:
         return _hoisted(closed, own, own)
     key = (program, structure, tuple(sorted(options.items())))
-    with _lock:
-        shared = _remembered.setdefault(key, own)
-        _remembered.move_to_end(key)
-        if len(_remembered) > MOST_REMEMBERED:
-            _remembered.popitem(last=False)
-    return _hoisted(closed, own, shared)
+    return _hoisted(closed, own, _remembered.find(key) or _remembered.add(key, own))
 
 
 def remembered_jit(

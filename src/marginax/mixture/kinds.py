@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -22,11 +22,12 @@ from marginax.mixture.columns import Columns
 from marginax.mixture.family import Family, Parameter
 from marginax.mixture.model import WEIGHTS, Design, Group
 from marginax.mixture.room import with_room
+from marginax.remembered import Remembered
 
 KNOWN = ("marginax.", "numpyro.")
 """Where classes come from whose objects are the same where their types and numbers are."""
 
-MOST_REMEMBERED = 64
+_remembered: Remembered[Callable[..., Any]] = Remembered()
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,20 @@ def compiled(
         XLA's.
     """
     kind, numbers = taken_apart(design)
-    make = _compiled if is_known(kind, jax.tree.structure(numbers)) else _compiled.__wrapped__
-    return partial(make(function, kind, tuple(options.items())), numbers)
+    if not is_known(kind, jax.tree.structure(numbers)):
+        return partial(_compiled(function, kind, options), numbers)
+    key = (function, kind, tuple(options.items()))
+    found = _remembered.find(key) or _remembered.add(key, _compiled(function, kind, options))
+    return partial(found, numbers)
 
 
-@lru_cache(maxsize=MOST_REMEMBERED)
 def _compiled(
-    function: Callable[..., Any], kind: Kind, options: tuple[tuple[str, Any], ...]
+    function: Callable[..., Any], kind: Kind, options: Mapping[str, Any]
 ) -> Callable[..., Any]:
     def of_numbers(numbers: Any, *args: Any) -> Any:
         return function(put_together(kind, numbers), *args)
 
-    return jitted(of_numbers, dict(options))
+    return jitted(of_numbers, options)
 
 
 def _classes(structure: Any) -> Iterator[type]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -27,11 +27,12 @@ from marginax.mixture.conditioning import (
     slope_inward,
     unconstrained,
 )
-from marginax.mixture.kinds import MOST_REMEMBERED, Kind, is_known, put_together, taken_apart
+from marginax.mixture.kinds import Kind, is_known, put_together, taken_apart
 from marginax.mixture.maximization import Gradient, Rounds, begun, onwards
 from marginax.mixture.model import Design, Rows
 from marginax.mixture.modes import with_modes
 from marginax.mixture.room import SOME_WEIGHT, switched, tilts
+from marginax.remembered import Remembered
 
 Point = Mapping[str, Any]
 
@@ -48,6 +49,9 @@ class Programs:
     """Of some rows and parameters: coordinates around these, and where the climb begins."""
     climb: Callable[..., Climb]
     """Of coordinates, of where the climb is, of the least gain, and of how many evaluations there are to be."""
+
+
+_remembered: Remembered[Programs] = Remembered()
 
 
 def programs(design: Design, rows: Rows, most: int, is_small: bool) -> tuple[Any, Programs]:
@@ -67,11 +71,12 @@ def programs(design: Design, rows: Rows, most: int, is_small: bool) -> tuple[Any
     kind, numbers = taken_apart(design)
     leaves, structure = jax.tree.flatten((numbers, rows))
     shapes = tuple(jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for leaf in leaves)
-    make = _programs if is_known(kind, structure) else _programs.__wrapped__
-    return numbers, make(kind, structure, shapes, most, is_small)
+    parts = (kind, structure, shapes, most, is_small)
+    if not is_known(kind, structure):
+        return numbers, _programs(*parts)
+    return numbers, _remembered.find(parts) or _remembered.add(parts, _programs(*parts))
 
 
-@lru_cache(maxsize=MOST_REMEMBERED)
 def _programs(
     kind: Kind, structure: Any, shapes: tuple[Any, ...], most: int, is_small: bool
 ) -> Programs:
