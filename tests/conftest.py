@@ -1,10 +1,16 @@
-"""The tests compile thousands of programs, more than a process may hold (`marginax.remembered`)."""
+"""The tests compile thousands of programs, more than a process may hold (`marginax.remembered`).
 
+None is kept on disk, so that nothing in the user's home has a part in what is tested.
+"""
+
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from marginax.remembered import make_room
+
+os.environ["MARGINAX_CACHE_DIR"] = "off"
 
 
 @pytest.fixture(autouse=True, scope="module")

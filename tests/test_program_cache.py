@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from marginax.cli import main
-from marginax.program_cache import chosen, cut, of_user
+from marginax.program_cache import chosen, cut
 
 SCRIPT = Path(__file__).with_name("program_cache_script.py")
 
@@ -72,8 +72,7 @@ def test_an_environment_names_the_folder_or_none():
     assert chosen({"MARGINAX_CACHE_DIR": "/some/where"}) == Path("/some/where")
     assert chosen({"MARGINAX_CACHE_DIR": "off"}) is None
     assert chosen({"MARGINAX_CACHE_DIR": ""}) is None
-    assert chosen({}) is None
-    default = of_user()
+    default = chosen({})
     assert default is not None
     assert default.parts[-2:] == ("marginax", "programs")
 
@@ -92,3 +91,14 @@ def test_a_folder_that_cannot_be_used_is_one_line(
     assert first.startswith("marginax: compiled programs are not kept for the next time: ")
     assert "MARGINAX_CACHE_DIR=off" in first
     assert "there is no file" in second
+
+
+@pytest.mark.parametrize("asked", [None, "off"])
+def test_commands_keep_programs_unless_told_not_to(asked: str | None, tmp_path: Path):
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_CACHE_DIR")}
+    environment |= {} if asked is None else {"MARGINAX_CACHE_DIR": asked}
+    command = [Path(sys.executable).with_name("marginax"), "predict", "no.mx", "no.csv"]
+    subprocess.run(
+        command, check=False, cwd=tmp_path, env=environment | {"XDG_CACHE_HOME": str(tmp_path)}
+    )
+    assert (tmp_path / "marginax" / "programs").exists() == (asked is None)

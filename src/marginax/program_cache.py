@@ -5,8 +5,8 @@ depends on: its operations, the compiler's options and version, and the processo
 machines of different kinds may share a folder. zlib, which JAX compresses entries with, checks them, and one that is
 damaged is compiled again. (Where the package zstandard is installed JAX takes that, which checks much less.)
 
-It has to be asked for. Once in some thousands of programs XLA was seen to end the whole process while it wrote one
-(jaxlib 0.10.2 on a CPU), and a fit that is lost costs more than compiling it does.
+The commands and the service do it by themselves, Python programs when they ask for it: a library does not write into
+somebody's home unasked.
 
 Ours is the bound. JAX has one (`jax_compilation_cache_max_size`), but then looks at every entry each time that it
 writes one: 30 ms where there are 500, 430 ms where there are 8,000, for programs that compile in ten. Here the
@@ -37,9 +37,8 @@ OFF = ("", "off", "0")
 def cache_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
     """Keep compiled programs on disk from now on, for this process and later ones.
 
-    Call it before the first computation. The ``marginax`` commands, with them the service, do it where the
-    environment variable ``MARGINAX_CACHE_DIR`` names a folder. With jaxlib 0.10.2, XLA was once seen to end a process
-    while it wrote a program; use it where work that is lost can be done again.
+    Call it before the first computation. The ``marginax`` commands, with them the service, do it by themselves.
+    Nothing is kept where the environment variable ``MARGINAX_CACHE_DIR`` is ``off``, unless a folder is given.
 
     Parameters
     ----------
@@ -54,8 +53,6 @@ def cache_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
         The folder; None if nothing is kept. If that is because it cannot be written to, there is a `RuntimeWarning`.
     """
     try:
-        if folder is None and of_jax() is None and VARIABLE not in os.environ:
-            folder = of_user()
         return keep_programs(folder)
     except OSError as error:
         warnings.warn(not_kept(error), RuntimeWarning, stacklevel=2)
@@ -63,7 +60,7 @@ def cache_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
 
 
 def keep_programs(folder: str | os.PathLike[str] | None = None) -> Path | None:
-    """As `cache_programs`, but only where a folder is named; one that cannot be used is an `OSError`."""
+    """As `cache_programs`, but a folder that cannot be used is an `OSError`."""
     before = of_jax()
     if folder is None and before is not None:
         return before
@@ -106,8 +103,10 @@ def ignore_faults() -> None:
 
 
 def chosen(environment: Mapping[str, str]) -> Path | None:
-    """The folder that an environment asks for, or None for none."""
-    asked = environment.get(VARIABLE, "")
+    """The folder that an environment asks for, that of the user if it says nothing, or None for none."""
+    asked = environment.get(VARIABLE)
+    if asked is None:
+        return of_user()
     return None if asked in OFF else Path(asked)
 
 

@@ -16,7 +16,7 @@ from marginax import __version__
 from marginax.cli import check, fit, posterior, predict, report, serve, tutorial
 from marginax.cli.common import Failure, say
 from marginax.cli.interrupts import Interrupts
-from marginax.program_cache import ignore_faults, keep_programs, not_kept
+from marginax.program_cache import VARIABLE, ignore_faults, keep_programs, not_kept
 
 JOBS = (fit, predict, posterior, report, serve, check, tutorial)
 
@@ -62,7 +62,10 @@ def _keep_programs() -> None:
     try:
         keep_programs()
     except OSError as error:
-        say(f"marginax: {not_kept(error)}")
+        if (
+            VARIABLE in os.environ
+        ):  # nobody who did not ask for it wants to hear of it at every command
+            say(f"marginax: {not_kept(error)}")
 
 
 def _nowhere() -> None:
