@@ -23,7 +23,7 @@ from jax.extend import core as jex_core
 
 import marginax.queries as queries
 from marginax.blocks.devices import current_mesh
-from marginax.compiled import jitted
+from marginax.compiled import jitted_as_it_pays
 from marginax.graph.record import Record
 from marginax.graph.sites import Site
 from marginax.prepared import Prepared, prepare_record
@@ -135,7 +135,7 @@ def _compiled(prepared: Prepared, call: Call, query: Query) -> Callable[..., Any
         graph = replace(bare.graph, captured=replace(captured, jaxpr=program))
         return _answer(replace(bare, graph=graph), without, query, key, values)
 
-    return jitted(run)
+    return jitted_as_it_pays(run)
 
 
 def _without_numbers(prepared: Prepared) -> Prepared:

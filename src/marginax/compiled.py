@@ -25,6 +25,7 @@ from jax.extend import core as jex_core
 
 from marginax.remembered import Remembered
 from marginax.same_program import program_key
+from marginax.work import is_little
 
 QUICK = {
     "xla_backend_optimization_level": 0,
@@ -125,8 +126,7 @@ def jitted(
     function : callable
         What it reads beside its arguments must never change.
     options : mapping
-        XLA's, see `compiler_options`. Inside of a trace they are left out: JAX refuses options of a program that
-        becomes a part of another one, which has its own.
+        XLA's, see `compiler_options`. They are left out inside of a transformation: JAX refuses options there.
     """
 
     @cache
@@ -136,10 +136,38 @@ def jitted(
     inside = jax.jit(function)
 
     def call(*args: Any) -> Any:
-        is_alone = jex_core.get_opaque_trace_state(convention="flax") == NOTHING_TRACED
-        return (alone() if is_alone else inside)(*args)
+        return (alone() if _is_alone() else inside)(*args)
 
     return call
+
+
+def jitted_as_it_pays(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A pure function of arrays, compiled quickly if it computes little, and well if much (`marginax.work`).
+
+    Its first arguments decide.
+
+    Parameters
+    ----------
+    function : callable
+        What it reads beside its arguments must never change.
+    """
+    alone: list[Callable[..., Any]] = []
+    inside = jax.jit(function)
+
+    def call(*args: Any) -> Any:
+        if not _is_alone():
+            return inside(*args)
+        if not alone:
+            traced = inside.trace(*args)  # JAX keeps it for the call
+            options = compiler_options(QUICK if is_little(traced.jaxpr.jaxpr) else {})
+            alone.append(jax.jit(function, compiler_options=options))
+        return alone[0](*args)
+
+    return call
+
+
+def _is_alone() -> bool:
+    return jex_core.get_opaque_trace_state(convention="flax") == NOTHING_TRACED
 
 
 def part(function: Callable[..., Any]) -> Callable[..., Any]:
