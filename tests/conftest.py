@@ -1,4 +1,4 @@
-"""The tests compile thousands of programs, more than a process may hold (`marginax.remembered`).
+"""The tests compile thousands of programs, more than a process may hold (`marginax.jaxpr.remembered`).
 
 None is kept on disk, so that nothing in the user's home has a part in what is tested.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from marginax.remembered import make_room
+from marginax.jaxpr.remembered import make_room
 
 os.environ["MARGINAX_CACHE_DIR"] = "off"
 

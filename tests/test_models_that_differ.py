@@ -14,8 +14,8 @@ from scipy.special import expit
 from scipy.stats import norm
 
 import marginax as mx
-import marginax.answers as answers
 import marginax.distributions as dist
+import marginax.marginal.answers as answers
 from marginax.infer import MCMC, NUTS, SVI, TraceEnum_ELBO
 from marginax.infer.autoguide import AutoDelta
 

@@ -1,14 +1,15 @@
 """Marginax: probabilistic models whose discrete variables are summed out exactly."""
 
 from marginax import handlers as handlers, infer as infer, optim as optim, testing as testing
+from marginax.arrays.narrowing import PrecisionWarning as PrecisionWarning
 from marginax.blocks.devices import devices as devices
 from marginax.blocks.on_disk import RowsOnDisk as RowsOnDisk, rows_on_disk as rows_on_disk
+from marginax.density.parameters import InvalidParameterWarning as InvalidParameterWarning
 from marginax.elimination.contract import ScaleError as ScaleError
 from marginax.elimination.plan import IntractableError as IntractableError
-from marginax.graph.parameters import InvalidParameterWarning as InvalidParameterWarning
+from marginax.errors import ModelError as ModelError
 from marginax.graph.sites import ManySitesWarning as ManySitesWarning
-from marginax.language.errors import ModelError as ModelError
-from marginax.language.narrowing import PrecisionWarning as PrecisionWarning
+from marginax.jaxpr.program_cache import cache_programs as cache_programs
 from marginax.language.plates import plate as plate, plate_stack as plate_stack
 from marginax.language.primitives import (
     deterministic as deterministic,
@@ -19,12 +20,11 @@ from marginax.language.primitives import (
     subsample as subsample,
 )
 from marginax.language.scan import markov as markov, scan as scan
-from marginax.marginal import (
+from marginax.marginal.facade import (
     Marginal as Marginal,
     TruncationWarning as TruncationWarning,
     marginalize as marginalize,
 )
 from marginax.numpyro_models import from_numpyro as from_numpyro
-from marginax.program_cache import cache_programs as cache_programs
 
 __version__ = "0.1.0"

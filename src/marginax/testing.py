@@ -21,11 +21,11 @@ from jax import Array
 from jax.scipy.special import logsumexp
 from numpyro.distributions import MaskedDistribution
 
-from marginax.compiled import hoisted_jit
-from marginax.graph.distribution_layers import layers, without_masks
+from marginax.density.distribution_layers import layers, without_masks
+from marginax.errors import ModelError
 from marginax.graph.sites import Site, collect_sites
+from marginax.jaxpr.compiled import hoisted_jit
 from marginax.language import handlers
-from marginax.language.errors import ModelError
 
 MAX_ASSIGNMENTS = 2**18
 

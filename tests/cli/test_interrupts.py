@@ -33,7 +33,7 @@ except KeyboardInterrupt:
 NOTED = """
 import signal, sys
 from marginax.cli.interrupts import Interrupts
-from marginax.infer.interruption import interruptible
+from marginax.infer.running.interruption import interruptible
 
 with Interrupts() as interrupts:
     interrupts.stop_if_asked()

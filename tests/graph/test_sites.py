@@ -13,8 +13,8 @@ import pytest
 
 import marginax as mx
 import marginax.distributions as dist
+from marginax.errors import ModelError
 from marginax.graph.sites import collect_sites
-from marginax.language.errors import ModelError
 
 HALF = jnp.array([0.5, 0.5])
 

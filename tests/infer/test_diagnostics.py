@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from marginax.infer import HMC, NUTS
+from marginax.infer.draws.summary import disagreement_from
 from marginax.infer.mcmc.diagnostics import Diagnostics, _r_hat, diagnostics, groups_of_chains
 from marginax.infer.mcmc.draws import in_memory
-from marginax.infer.summary import disagreement_from
 
 CHAINS, DRAWS = 4, 500
 KERNEL = NUTS(lambda: None)

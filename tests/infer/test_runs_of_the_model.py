@@ -14,6 +14,7 @@ import pytest
 
 import marginax as mx
 import marginax.distributions as dist
+from marginax.errors import ModelError
 from marginax.infer import (
     MCMC,
     NUTS,
@@ -24,7 +25,6 @@ from marginax.infer import (
     minibatches,
 )
 from marginax.infer.autoguide import AutoDelta, AutoNormal
-from marginax.language.errors import ModelError
 
 DATA = jnp.array([0.0, 1.0, 0.5, 6.0, 5.5, 7.0])
 KEY = jax.random.key(0)

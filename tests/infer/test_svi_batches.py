@@ -19,7 +19,7 @@ import marginax as mx
 import marginax.distributions as dist
 from marginax.infer import SVI, TraceEnum_ELBO, init_to_value, minibatches
 from marginax.infer.autoguide import AutoDelta
-from marginax.infer.interruption import interruptible
+from marginax.infer.running.interruption import interruptible
 
 KEY = jax.random.key(0)
 ROWS = 400

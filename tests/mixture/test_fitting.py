@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Theirs
 
 import marginax.distributions as dist
+from marginax.jaxpr.remembered import Remembered
 from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel
 from marginax.mixture.conditioning import (
     information,
@@ -28,7 +29,7 @@ from marginax.mixture.model import WEIGHTS, Design, Rows
 from marginax.mixture.modes import FactorOfWishart
 from marginax.mixture.numbering import is_exchangeable
 from marginax.mixture.padding import filled_up
-from marginax.mixture.programs import Programs, _programs, programs
+from marginax.mixture.programs import Programs, programs
 
 
 def clusters(seed: int, rows: int, columns: int, components: int) -> np.ndarray:
@@ -384,7 +385,7 @@ def test_a_start_that_is_nowhere_does_not_hold_the_others_up(monkeypatch: pytest
         return {n: jnp.where((own < 0).all(), jnp.nan, v) for n, v in found.items()}
 
     # Programs that are remembered have begun with the other.
-    monkeypatch.setattr("marginax.mixture.programs._programs", _programs.__wrapped__)
+    monkeypatch.setattr("marginax.mixture.programs._remembered", Remembered())
     monkeypatch.setattr("marginax.mixture.maximization.beginning", nowhere)
     losses = rounds(GaussianMixture(2, covariance_type="diag"), X, labels)
     assert np.isinf(losses[1]).all()

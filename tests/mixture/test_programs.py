@@ -12,7 +12,7 @@ import pytest
 from sklearn.base import clone
 
 import marginax.distributions as dist
-from marginax.compiled import QUICK, compiler_options
+from marginax.jaxpr.compiled import QUICK, compiler_options
 from marginax.mixture import GaussianMixture, HiddenMarkov, MixtureModel, select
 from marginax.mixture.model import Design
 

@@ -27,8 +27,8 @@ from marginax.blocks.devices import current_mesh
 from marginax.blocks.loops import run_tiled
 from marginax.blocks.on_disk import READ
 from marginax.blocks.program import Program, bytes_of, flat_program
-from marginax.graph.axis_flow import dtype_of, shape_of
-from marginax.language.errors import ModelError
+from marginax.errors import ModelError
+from marginax.jaxpr.axis_flow import dtype_of, shape_of
 
 CACHE_ELEMENTS = 2**20
 """Elements of the largest array in a block. Measured on two cores with 1 MiB of cache each, and 32 MiB shared, a

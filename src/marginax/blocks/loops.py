@@ -22,7 +22,7 @@ from marginax.blocks.devices import ROWS
 from marginax.blocks.pointwise import run_along
 from marginax.blocks.program import Value
 from marginax.blocks.reduction import Found
-from marginax.graph.evaluate import as_function
+from marginax.jaxpr.evaluate import as_function
 
 Arrays = dict[Value, Any]
 

@@ -19,8 +19,8 @@ from jax import Array
 from jax.core import ShapedArray
 from jax.extend import core as jex_core
 
-from marginax.language.masked import refuse_masked
-from marginax.language.narrowing import check_narrowing
+from marginax.arrays.masked import refuse_masked
+from marginax.arrays.narrowing import check_narrowing
 
 READ = "rows_on_disk"
 _read_p = jex_core.Primitive(READ)
@@ -78,7 +78,7 @@ class _Rows:
 
     @property
     def told_apart_by(self) -> str:
-        """Programs are the same again if they read the same rows, see `marginax.same_program`."""
+        """Programs are the same again if they read the same rows, see `marginax.jaxpr.same_program`."""
         return f"{self.count} rows of {self.source.about}"
 
     def __call__(self, start: Any) -> np.ndarray:

@@ -19,9 +19,9 @@ from jax import Array, lax
 
 from marginax.blocks.on_disk import READ
 from marginax.blocks.program import Program, Step, Value, called_program, flat_program
-from marginax.graph.axis_flow import axis_flow
-from marginax.graph.dependence import scan_parts
-from marginax.graph.evaluate import as_function
+from marginax.jaxpr.axis_flow import axis_flow
+from marginax.jaxpr.dependence import scan_parts
+from marginax.jaxpr.evaluate import as_function
 
 Axes = tuple[int | None, ...]
 """The axis of each array that has rows; None where an array is whole."""

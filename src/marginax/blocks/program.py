@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jax.extend import core as jex_core
 
-from marginax.graph.axis_flow import dtype_of, shape_of
-from marginax.graph.equations import CALLS
+from marginax.jaxpr.axis_flow import dtype_of, shape_of
+from marginax.jaxpr.equations import CALLS
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from marginax import __version__
 from marginax.cli import check, fit, posterior, predict, report, serve, tutorial
 from marginax.cli.common import Failure, say
 from marginax.cli.interrupts import Interrupts
-from marginax.program_cache import VARIABLE, ignore_faults, keep_programs, not_kept
+from marginax.jaxpr.program_cache import VARIABLE, ignore_faults, keep_programs, not_kept
 
 JOBS = (fit, predict, posterior, report, serve, check, tutorial)
 

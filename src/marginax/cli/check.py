@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
 def run(given: argparse.Namespace) -> int:
     """Run it."""
     import marginax as mx
-    from marginax.language.errors import ModelError
+    from marginax.errors import ModelError
 
     model, namespace = _model(given.model)
     args, kwargs = _arguments(given.arguments, namespace, model)
@@ -133,7 +133,7 @@ def _begin(model: Any, args: Any, kwargs: Any) -> float:
     from marginax.graph.sites import collect_sites
     from marginax.infer import SVI, TraceEnum_ELBO
     from marginax.infer.autoguide import AutoDelta
-    from marginax.marginal import marginalize
+    from marginax.marginal.facade import marginalize
 
     free = [
         s for s in collect_sites(model, *args, **kwargs).values() if s.is_free and s.support is None

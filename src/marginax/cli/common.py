@@ -56,7 +56,7 @@ def explained(place: Callable[[int], str] | None = None) -> Iterator[None]:
     place : callable, optional
         Where a row of the table, counted from 0, stands in its file.
     """
-    from marginax.language.errors import ModelError
+    from marginax.errors import ModelError
     from marginax.storage import StorageError
 
     try:

@@ -16,8 +16,8 @@ from typing import Any
 
 import jax
 
+from marginax.errors import ModelError
 from marginax.graph.known_data import NEEDS_A_NUMBER
-from marginax.language.errors import ModelError
 
 _ABOUT_A_NUMBER = (
     jax.errors.ConcretizationTypeError,

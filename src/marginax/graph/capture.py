@@ -19,24 +19,24 @@ import numpy as np
 from jax import Array, lax
 from jax.extend import core as jex_core
 
+from marginax.density.supports import all_at_once
+from marginax.errors import ModelError
 from marginax.graph.blame import blame, unnamed
-from marginax.graph.bounds import NOTHING, Known, of_support, refuse_beyond
-from marginax.graph.complement import with_complements
-from marginax.graph.dependence import Dependence, dependences
-from marginax.graph.evaluate import (
+from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
+from marginax.graph.recurrence import Mixed, Recurrence, Stepped, scopes_of
+from marginax.graph.sites import Site
+from marginax.graph.steps import SteppedValue, evaluate_scan
+from marginax.jaxpr.bounds import NOTHING, Known, of_support, refuse_beyond
+from marginax.jaxpr.complement import with_complements
+from marginax.jaxpr.dependence import Dependence, dependences
+from marginax.jaxpr.evaluate import (
     Enumerated,
     Evaluation,
     evaluate,
     materialise,
     support_input,
 )
-from marginax.graph.folding import operand
-from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
-from marginax.graph.recurrence import Mixed, Recurrence, Stepped, scopes_of
-from marginax.graph.sites import Site
-from marginax.graph.steps import SteppedValue, evaluate_scan
-from marginax.graph.supports import all_at_once
-from marginax.language.errors import ModelError
+from marginax.jaxpr.folding import operand
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series
 

@@ -18,8 +18,17 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import logsumexp
 
+from marginax.density.distribution_layers import (
+    distribution_name,
+    is_masked,
+    mask_of,
+    without_masks,
+)
+from marginax.density.log_prob import log_prob
+from marginax.density.parameters import Parameter, checks, validity
 from marginax.elimination.factor import Factor, Scale
 from marginax.elimination.plan import Chain, Term
+from marginax.errors import ModelError
 from marginax.graph.capture import (
     Captured,
     Key,
@@ -28,20 +37,11 @@ from marginax.graph.capture import (
     evaluate_outputs,
     named_array,
 )
-from marginax.graph.distribution_layers import (
-    distribution_name,
-    is_masked,
-    mask_of,
-    without_masks,
-)
-from marginax.graph.evaluate import Enumerated, materialise
-from marginax.graph.log_prob import log_prob
-from marginax.graph.parameters import Parameter, checks, validity
 from marginax.graph.recurrence import Mixed, Recurrence, Stepped, at, back
 from marginax.graph.sites import Site
 from marginax.graph.steps import SteppedValue, stepped
+from marginax.jaxpr.evaluate import Enumerated, materialise
 from marginax.language import handlers
-from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series
 from marginax.language.stack import Message

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import jax
 
-from marginax.language.errors import NotKnownError
+from marginax.errors import NotKnownError
 
 NEEDS_A_NUMBER = (TypeError, IndexError)
 """What asking a traced value for its number raises; JAX's own errors for it are among them."""

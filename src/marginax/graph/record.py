@@ -23,12 +23,11 @@ from jax.core import ShapedArray
 from jax.extend import core as jex_core
 from numpyro.distributions import ImproperUniform
 
+from marginax.density.distribution_layers import unwrapped
+from marginax.density.validate import check_parameters, numpyro_checks
 from marginax.graph.capture import Key, refuse_long_indices
-from marginax.graph.complement import with_complements
-from marginax.graph.distribution_layers import unwrapped
 from marginax.graph.factors import Place, Stated, density_trace
 from marginax.graph.known_data import with_data_known
-from marginax.graph.known_values import known_numbers
 from marginax.graph.sites import (
     Recorder,
     Site,
@@ -37,7 +36,8 @@ from marginax.graph.sites import (
     warn_of_loops,
     with_support,
 )
-from marginax.graph.validate import check_parameters, numpyro_checks
+from marginax.jaxpr.complement import with_complements
+from marginax.jaxpr.known_values import known_numbers
 from marginax.language import handlers
 from marginax.language.primitives import check_value_fits
 from marginax.language.stack import Message, Messenger, element, is_point_mass, isolated

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 from jax.extend import core as jex_core
 
-from marginax.graph.dependence import own_dependences, scan_parts, through
-from marginax.graph.equations import Equation, called_jaxpr, equations_of
-from marginax.language.errors import ModelError
+from marginax.errors import ModelError
+from marginax.jaxpr.dependence import own_dependences, scan_parts, through
+from marginax.jaxpr.equations import Equation, called_jaxpr, equations_of
 from marginax.language.scan import Series
 
 Lagged = tuple[str, int]

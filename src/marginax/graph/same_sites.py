@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marginax.graph.distribution_layers import distribution_name
-from marginax.graph.validate import is_concrete
-from marginax.language.errors import ModelError
+from marginax.density.distribution_layers import distribution_name
+from marginax.errors import ModelError
+from marginax.jaxpr.concrete import is_concrete
 from marginax.language.stack import Message
 
 MOST_COMPARED = 10**5

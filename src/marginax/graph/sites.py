@@ -24,26 +24,26 @@ import numpy as np
 from jax.core import Tracer
 from numpyro.distributions import ImproperUniform
 
-from marginax.graph.arguments import argument_name, as_array, is_list_of_numbers
-from marginax.graph.blame import blame, first_at_fault, unnamed
-from marginax.graph.distribution_layers import distribution_name, is_masked, unwrapped
-from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
-from marginax.graph.known_values import known_outputs
-from marginax.graph.same_sites import Seen, refuse_changes, seen
-from marginax.graph.supports import bounds_of, find_support, traced_bounds
-from marginax.graph.true_supports import support_of
-from marginax.graph.validate import (
+from marginax.arrays.arguments import argument_name, as_array, is_list_of_numbers
+from marginax.arrays.masked import refuse_masked
+from marginax.arrays.narrowing import check_narrowing
+from marginax.density.distribution_layers import distribution_name, is_masked, unwrapped
+from marginax.density.supports import bounds_of, find_support, traced_bounds
+from marginax.density.true_supports import support_of
+from marginax.density.validate import (
     check_observed,
     check_observed_numbers,
     check_parameters,
-    is_concrete,
     is_fixed,
     numpyro_checks,
 )
+from marginax.errors import ModelError
+from marginax.graph.blame import blame, first_at_fault, unnamed
+from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
+from marginax.graph.same_sites import Seen, refuse_changes, seen
+from marginax.jaxpr.concrete import is_concrete
+from marginax.jaxpr.known_values import known_outputs
 from marginax.language import handlers
-from marginax.language.errors import ModelError
-from marginax.language.masked import refuse_masked
-from marginax.language.narrowing import check_narrowing
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series
 from marginax.language.stack import Message, is_point_mass, isolated

@@ -27,10 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from marginax.graph.axis_flow import shape_of
-from marginax.graph.equations import called_consts, called_jaxpr
-from marginax.graph.evaluate import Enumerated, Evaluation, broadcast, materialise
 from marginax.graph.recurrence import Recurrence, at, back
+from marginax.jaxpr.axis_flow import shape_of
+from marginax.jaxpr.equations import called_consts, called_jaxpr
+from marginax.jaxpr.evaluate import Enumerated, Evaluation, broadcast, materialise
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,27 @@ little more than JAX itself.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from marginax.infer import autoguide as autoguide, initialization as initialization
+from marginax.infer import autoguide as autoguide
 from marginax.infer.batches import minibatches as minibatches
-from marginax.infer.config import config_enumerate as config_enumerate
-from marginax.infer.densities import log_density as log_density, log_likelihood as log_likelihood
-from marginax.infer.discrete import infer_discrete as infer_discrete
 from marginax.infer.elbo import (
     Trace_ELBO as Trace_ELBO,
     TraceEnum_ELBO as TraceEnum_ELBO,
     TraceGraph_ELBO as TraceGraph_ELBO,
     TraceMeanField_ELBO as TraceMeanField_ELBO,
 )
-from marginax.infer.initial_points import (
+from marginax.infer.posterior.config import config_enumerate as config_enumerate
+from marginax.infer.posterior.densities import (
+    log_density as log_density,
+    log_likelihood as log_likelihood,
+)
+from marginax.infer.posterior.discrete import infer_discrete as infer_discrete
+from marginax.infer.posterior.predictive import Predictive as Predictive
+from marginax.infer.start import initialization as initialization
+from marginax.infer.start.initial_points import (
     init_to_kmeans_plusplus as init_to_kmeans_plusplus,
     init_to_random_points as init_to_random_points,
 )
-from marginax.infer.initialization import (
+from marginax.infer.start.initialization import (
     init_to_feasible as init_to_feasible,
     init_to_mean as init_to_mean,
     init_to_median as init_to_median,
@@ -30,7 +35,6 @@ from marginax.infer.initialization import (
     init_to_uniform as init_to_uniform,
     init_to_value as init_to_value,
 )
-from marginax.infer.predictive import Predictive as Predictive
 from marginax.infer.svi import (
     SVI as SVI,
     Restarts as Restarts,
@@ -41,17 +45,17 @@ from marginax.infer.svi import (
 )
 
 if TYPE_CHECKING:
-    from marginax.infer.arviz_data import to_arviz as to_arviz
-    from marginax.infer.label_switching import Relabelled as Relabelled, relabel as relabel
+    from marginax.infer.draws.arviz_data import to_arviz as to_arviz
+    from marginax.infer.draws.label_switching import Relabelled as Relabelled, relabel as relabel
     from marginax.infer.mcmc import HMC as HMC, MCMC as MCMC, NUTS as NUTS
 
 _LATE = {  # they load BlackJAX, or are not needed by most
     "HMC": "marginax.infer.mcmc",
     "MCMC": "marginax.infer.mcmc",
     "NUTS": "marginax.infer.mcmc",
-    "Relabelled": "marginax.infer.label_switching",
-    "relabel": "marginax.infer.label_switching",
-    "to_arviz": "marginax.infer.arviz_data",
+    "Relabelled": "marginax.infer.draws.label_switching",
+    "relabel": "marginax.infer.draws.label_switching",
+    "to_arviz": "marginax.infer.draws.arviz_data",
 }
 
 

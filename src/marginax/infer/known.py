@@ -14,7 +14,7 @@ from marginax.graph.sites import Site, as_jax_arrays, collect_sites, collect_sit
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.primitives import prng_key
 from marginax.language.stack import Message, Messenger, active_handlers
-from marginax.prepared import Prepared, prepare_model
+from marginax.marginal.prepared import Prepared, prepare_model
 
 
 @dataclass(frozen=True)

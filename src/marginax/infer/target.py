@@ -16,20 +16,26 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions.transforms import biject_to
 
-from marginax.compiled import hoisted_jit
+from marginax.density.parameters import Parameter
+from marginax.density.validate import numpyro_checks
+from marginax.errors import ModelError
 from marginax.graph.factors import LogDensity, density_trace
 from marginax.graph.known_data import with_data_known
-from marginax.graph.parameters import Parameter
 from marginax.graph.same_sites import refuse_changes, seen_of
 from marginax.graph.sites import Site, seen_in
-from marginax.graph.validate import numpyro_checks
-from marginax.infer.initialization import BESIDE, InitStrategy, initial_trace, site_shape, state
 from marginax.infer.known import KnownModel, know
+from marginax.infer.start.initialization import (
+    BESIDE,
+    InitStrategy,
+    initial_trace,
+    site_shape,
+    state,
+)
+from marginax.jaxpr.compiled import hoisted_jit
 from marginax.language import handlers
-from marginax.language.errors import ModelError
 from marginax.language.stack import Message, element, isolated
-from marginax.prepared import Prepared, diagnose, prepare, split_trace
-from marginax.queries import log_density
+from marginax.marginal.prepared import Prepared, diagnose, prepare, split_trace
+from marginax.marginal.queries import log_density
 
 JACOBIAN = " (Jacobian)"
 

@@ -17,8 +17,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
-from marginax.language.errors import ModelError
-from marginax.language.narrowing import check_narrowing
+from marginax.arrays.narrowing import check_narrowing
+from marginax.errors import ModelError
 from marginax.language.primitives import as_numbers, check_infer, prng_key
 from marginax.language.stack import Message, Messenger, apply_stack, element, read_lazily
 

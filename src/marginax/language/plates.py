@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
-from marginax.language.errors import ModelError, NotKnownError
+from marginax.errors import ModelError, NotKnownError
 from marginax.language.stack import Message, Messenger, apply_stack
 
 

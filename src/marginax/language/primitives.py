@@ -16,9 +16,9 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, Unit
 
-from marginax.language.errors import ModelError
-from marginax.language.masked import refuse_masked
-from marginax.language.narrowing import check_narrowing, check_rounding
+from marginax.arrays.masked import refuse_masked
+from marginax.arrays.narrowing import check_narrowing, check_rounding
+from marginax.errors import ModelError
 from marginax.language.stack import Message, apply_stack, is_active
 
 ENUMERATE_CHOICES = (None, "parallel", "sequential")

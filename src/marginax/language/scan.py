@@ -26,9 +26,9 @@ from jax.core import Tracer
 from jax.extend import core as jex_core
 from numpyro.distributions.batch_util import promote_batch_shape
 
+from marginax.arrays.narrowing import check_narrowing
+from marginax.errors import ModelError, NotKnownError
 from marginax.language import handlers
-from marginax.language.errors import ModelError, NotKnownError
-from marginax.language.narrowing import check_narrowing
 from marginax.language.stack import Message, Messenger, active_handlers, isolated
 
 NEEDS_A_NUMBER = (

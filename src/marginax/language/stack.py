@@ -39,7 +39,7 @@ from numpyro.distributions import (
     MaskedDistribution,
 )
 
-from marginax.language.errors import ModelError
+from marginax.errors import ModelError
 
 Message = dict[str, Any]
 """One primitive statement, under way through the stack. Keys: see `primitives.sample`."""

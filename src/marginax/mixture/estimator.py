@@ -411,7 +411,7 @@ class Estimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin,
         prob : float
             Probability of the interval.
         """
-        from marginax.infer.summary import summary_table
+        from marginax.infer.draws.summary import summary_table
 
         chains = self.fit_.chains
         return summary_table(

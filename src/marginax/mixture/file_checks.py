@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marginax.compiled import QUICK, remembered_jit
+from marginax.jaxpr.compiled import QUICK, remembered_jit
 from marginax.mixture.families import Categorical
 from marginax.mixture.gaussian import Gaussian
 from marginax.mixture.learned import Groups, Learned

@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from marginax.infer.interruption import interruptible
-from marginax.infer.progress import progress
+from marginax.infer.running.interruption import interruptible
+from marginax.infer.running.progress import progress
 from marginax.infer.svi.restarts import Restarts, ranked
-from marginax.marginal import marginalize
+from marginax.marginal.facade import marginalize
 from marginax.mixture.climbing import Climb
 from marginax.mixture.conditioning import enough_rows
 from marginax.mixture.fitted import Fit, Settings

@@ -23,7 +23,7 @@ import numpy as np
 from jax import Array
 from numpyro import distributions as dist
 
-from marginax.compiled import QUICK, jitted
+from marginax.jaxpr.compiled import QUICK, jitted
 from marginax.mixture.columns import Columns, prior_width
 from marginax.mixture.family import Family, Parameter, Values, means_prior
 from marginax.mixture.members import Members

@@ -17,12 +17,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from marginax.compiled import jitted
+from marginax.jaxpr.compiled import jitted
+from marginax.jaxpr.remembered import Remembered
 from marginax.mixture.columns import Columns
 from marginax.mixture.family import Family, Parameter
 from marginax.mixture.model import WEIGHTS, Design, Group
 from marginax.mixture.room import with_room
-from marginax.remembered import Remembered
 
 KNOWN = ("marginax.", "numpyro.")
 """Where classes come from whose objects are the same where their types and numbers are."""

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marginax.compiled import QUICK
+from marginax.jaxpr.compiled import QUICK
 from marginax.language import handlers
-from marginax.marginal import marginalize
+from marginax.marginal.facade import marginalize
 from marginax.mixture.kinds import compiled
 from marginax.mixture.learned import with_patterns
 from marginax.mixture.model import COMPONENT, ROW, Design, Rows

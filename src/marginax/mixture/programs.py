@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex_core
 
-from marginax.compiled import QUICK, jitted, part
-from marginax.marginal import marginalize
+from marginax.jaxpr.compiled import QUICK, jitted, part
+from marginax.jaxpr.remembered import Remembered
+from marginax.marginal.facade import marginalize
 from marginax.mixture.climbing import Climb, Evaluation, at_the_bottom, climbed
 from marginax.mixture.conditioning import (
     constrained,
@@ -32,7 +33,6 @@ from marginax.mixture.maximization import Gradient, Rounds, begun, onwards
 from marginax.mixture.model import Design, Rows
 from marginax.mixture.modes import with_modes
 from marginax.mixture.room import SOME_WEIGHT, switched, tilts
-from marginax.remembered import Remembered
 
 Point = Mapping[str, Any]
 

@@ -23,15 +23,15 @@ from jax.flatten_util import ravel_pytree
 from numpyro import distributions as dist
 from numpyro.distributions import constraints
 
-from marginax.compiled import remembered_jit
 from marginax.infer import MCMC, NUTS, SVI, TraceEnum_ELBO, init_to_value, relabel
 from marginax.infer.autoguide import AutoMultivariateNormal, AutoNormal
-from marginax.infer.summary import LEAST_OF_R_HAT, disagreement_from, summary_table
+from marginax.infer.draws.summary import LEAST_OF_R_HAT, disagreement_from, summary_table
 from marginax.infer.target import make_target
+from marginax.jaxpr.compiled import remembered_jit
+from marginax.jaxpr.program_cache import ignore_faults
 from marginax.mixture.fitted import Fit, Settings
 from marginax.mixture.model import Design, Rows
 from marginax.mixture.numbering import is_exchangeable, numbered_axes
-from marginax.program_cache import ignore_faults
 
 STEPS_OF_VI = 1500
 FEW = 100

@@ -44,8 +44,8 @@ from numpyro.primitives import (
     Messenger as TheirMessenger,
 )
 
+from marginax.errors import ModelError
 from marginax.language import handlers
-from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame, plate
 from marginax.language.primitives import deterministic, param, prng_key, sample, subsample
 from marginax.language.stack import (

@@ -22,8 +22,8 @@ from jax.core import Tracer
 from numpyro import handlers as theirs
 from numpyro.primitives import Messenger as TheirMessenger
 
+from marginax.errors import ModelError
 from marginax.language import handlers
-from marginax.language.errors import ModelError
 from marginax.language.scan import scan
 from marginax.language.stack import Message, Messenger
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from marginax.infer.summary import summary_table
+from marginax.infer.draws.summary import summary_table
 from marginax.mixture.families import Categorical
 from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS
 from marginax.pages import drawn

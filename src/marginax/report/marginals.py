@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from marginax.compiled import remembered_jit
+from marginax.jaxpr.compiled import remembered_jit
 from marginax.mixture.family import Columnwise
 from marginax.mixture.gaussian import Gaussian
 from marginax.mixture.model import INITIAL, TRANSITIONS, WEIGHTS, in_the_long_run

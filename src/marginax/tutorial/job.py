@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import marginax.storage as storage
-from marginax.marginal import marginalize
+from marginax.marginal.facade import marginalize
 from marginax.tutorial.figures import draw_all
 from marginax.tutorial.mixture import DATA, model
 from marginax.tutorial.report import mode_sentence, write_report

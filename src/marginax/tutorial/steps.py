@@ -14,10 +14,10 @@ from jax import Array
 
 from marginax.infer import SVI, SVIRunResult, TraceEnum_ELBO, infer_discrete
 from marginax.infer.autoguide import AutoDelta
+from marginax.infer.draws.summary import summary_table
 from marginax.infer.mcmc import MCMC, NUTS
-from marginax.infer.summary import summary_table
 from marginax.language import handlers
-from marginax.marginal import marginalize
+from marginax.marginal.facade import marginalize
 from marginax.tutorial.mixture import DATA, membership_guide, model, plausible_start
 
 RESTARTS, STEPS = 100, 200

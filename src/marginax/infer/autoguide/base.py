@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from marginax.graph.validate import is_concrete
+from marginax.errors import ModelError
 from marginax.infer.autoguide.latents import LatentSite
-from marginax.infer.initialization import InitStrategy, init_to_uniform, initial_trace
 from marginax.infer.known import KnownModel, know, knowing
-from marginax.language.errors import ModelError
+from marginax.infer.start.initialization import InitStrategy, init_to_uniform, initial_trace
+from marginax.jaxpr.concrete import is_concrete
 from marginax.language.primitives import as_numbers
 
 

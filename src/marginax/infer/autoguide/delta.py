@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 
 from marginax.infer.autoguide.base import AutoGuide, check_quantiles
 from marginax.infer.autoguide.latents import in_plates
-from marginax.infer.initialization import InitStrategy, init_to_median
+from marginax.infer.start.initialization import InitStrategy, init_to_median
 from marginax.language.plates import plate
 from marginax.language.primitives import param, sample
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
+from marginax.errors import ModelError
 from marginax.infer.autoguide.base import AutoGuide
 from marginax.language import handlers
-from marginax.language.errors import ModelError
 from marginax.language.handlers import as_key
 from marginax.language.stack import Message, Messenger
 

@@ -23,14 +23,14 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
-from marginax.compiled import hoisted_jit, remembered_jit
-from marginax.graph.validate import is_concrete
+from marginax.errors import ModelError
 from marginax.infer.autoguide.joint import AutoContinuous, Start, unpack
 from marginax.infer.autoguide.latents import LatentSite
-from marginax.infer.initialization import InitStrategy, init_to_uniform
+from marginax.infer.start.initialization import InitStrategy, init_to_uniform
 from marginax.infer.target import make_target
+from marginax.jaxpr.compiled import hoisted_jit, remembered_jit
+from marginax.jaxpr.concrete import is_concrete
 from marginax.language import handlers
-from marginax.language.errors import ModelError
 
 HessianFn = Callable[[Callable[[Array], Array], Array], Array]
 

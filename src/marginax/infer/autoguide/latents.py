@@ -24,8 +24,8 @@ from jax import Array
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 
+from marginax.errors import ModelError
 from marginax.graph.sites import Site
-from marginax.language.errors import ModelError
 from marginax.language.plates import CondIndepStackFrame, plate
 
 # NumPyro's constraints on each part of an event by itself; it exports the objects, not their classes.

@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 
 from marginax.infer.autoguide.base import check_init_scale
 from marginax.infer.autoguide.joint import AutoContinuous, Start
-from marginax.infer.initialization import InitStrategy, init_to_uniform
+from marginax.infer.start.initialization import InitStrategy, init_to_uniform
 
 
 class _JointNormal(AutoContinuous):

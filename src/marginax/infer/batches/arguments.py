@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from marginax.graph.arguments import as_array
-from marginax.language.masked import refuse_masked
-from marginax.language.narrowing import check_narrowing
+from marginax.arrays.arguments import as_array
+from marginax.arrays.masked import refuse_masked
+from marginax.arrays.narrowing import check_narrowing
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 NO_NUMBERS = "OSUTMm"  # kinds of dtypes: objects, strings, dates, durations

@@ -18,8 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from marginax.arrays.masked import refuse_masked
 from marginax.infer.batches.arguments import is_arrow
-from marginax.language.masked import refuse_masked
 
 BLOCK_BYTES = 2**20
 WINDOW_BYTES = 2**26

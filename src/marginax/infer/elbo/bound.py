@@ -25,19 +25,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from marginax.blocks.blocked import in_blocks
-from marginax.blocks.plates import sizes_in_blocks
+from marginax.density.parameters import Parameter
 from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
 from marginax.elimination.plan import IntractableError, make_plan, term_of
 from marginax.elimination.semiring import SUM
+from marginax.errors import ModelError
 from marginax.graph.factors import Evaluated, FactorGraph, factor_graph
-from marginax.graph.parameters import Parameter
 from marginax.infer.elbo.expectation import Names, expectation, log_masses
 from marginax.infer.elbo.mean_field import check_mean_field
 from marginax.infer.elbo.pairing import Pairing
 from marginax.infer.elbo.runs import CHOSEN, DIVERGENCE, IN_GUIDE, Run, densities
 from marginax.infer.elbo.score import Score, Tracked, scores, summed_to, track
-from marginax.language.errors import ModelError
+from marginax.marginal.plates_in_blocks import sizes_in_blocks
 
 Validity = dict[str, dict[Parameter, Array]]
 """By site and parameter, whether it is valid."""

@@ -29,10 +29,10 @@ import jax
 import numpy as np
 from numpyro.distributions import constraints
 
-from marginax.graph.distribution_layers import unwrapped
+from marginax.density.distribution_layers import unwrapped
+from marginax.density.supports import bounds_of, find_support
+from marginax.errors import ModelError
 from marginax.graph.sites import Site, collect_sites_once
-from marginax.graph.supports import bounds_of, find_support
-from marginax.language.errors import ModelError
 from marginax.language.stack import Message, Messenger, is_point_mass
 
 LARGEST_TREE = 256

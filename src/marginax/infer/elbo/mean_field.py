@@ -19,11 +19,11 @@ from numpyro.distributions import (
     kl_divergence,
 )
 
+from marginax.density.distribution_layers import is_masked, mask_of, unwrapped, without_masks
+from marginax.errors import ModelError
 from marginax.graph.capture import Key, capture
-from marginax.graph.distribution_layers import is_masked, mask_of, unwrapped, without_masks
 from marginax.graph.factors import LogDensity
 from marginax.graph.sites import Site
-from marginax.language.errors import ModelError
 from marginax.language.stack import Message, is_point_mass
 
 

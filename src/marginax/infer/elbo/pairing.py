@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from marginax.errors import ModelError
 from marginax.graph.sites import Site, collect_sites_once
 from marginax.infer.elbo.guide_paths import GuidePath, guide_paths, possible_values
-from marginax.language.errors import ModelError
 from marginax.language.stack import Message, Messenger
 
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import jax
 
+from marginax.density.validate import numpyro_checks
 from marginax.graph.factors import LogDensity, density_trace
 from marginax.graph.known_data import with_data_known
 from marginax.graph.same_sites import refuse_changes, seen_of
 from marginax.graph.sites import seen_in
-from marginax.graph.validate import numpyro_checks
 from marginax.infer.elbo.mean_field import divergences
 from marginax.infer.elbo.pairing import Pairing
 from marginax.language import handlers

@@ -34,10 +34,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from marginax.elimination.factor import Factor
+from marginax.errors import ModelError
 from marginax.graph.capture import check_plates
 from marginax.graph.factors import FactorGraph, several
 from marginax.graph.sites import Site
-from marginax.language.errors import ModelError
 
 Along = Mapping[str, frozenset[str]]
 """For drawn sites that something depends on, the plates along which it does element by element."""

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from marginax.infer.draws.summary import LEAST_OF_R_HAT, disagreement_from
 from marginax.infer.mcmc.draws import SAMPLES, Stored
 from marginax.infer.mcmc.kernels import NUTS, Kernel
-from marginax.infer.summary import LEAST_OF_R_HAT, disagreement_from
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-import marginax.queries as queries
-from marginax.compiled import hoisted_jit
-from marginax.graph.parameters import invalid
-from marginax.infer.cuts import check_cuts
+import marginax.marginal.queries as queries
+from marginax.density.parameters import invalid
+from marginax.infer.draws.cuts import check_cuts
 from marginax.infer.known import KnownModel
 from marginax.infer.mcmc.draws import chunk_size
-from marginax.prepared import Prepared, diagnose
+from marginax.jaxpr.compiled import hoisted_jit
+from marginax.marginal.prepared import Prepared, diagnose
 
 
 def exact_draws(

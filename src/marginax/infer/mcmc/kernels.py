@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from marginax.infer.initialization import InitStrategy, init_to_uniform
+from marginax.infer.start.initialization import InitStrategy, init_to_uniform
 
 LogDensity = Callable[[Array], Array]
 """From a vector, shape (size,), to a log density."""

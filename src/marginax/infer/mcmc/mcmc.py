@@ -14,7 +14,9 @@ import jax
 import numpy as np
 from jax import Array
 
-from marginax.infer.cuts import check_cuts
+from marginax.errors import ModelError
+from marginax.infer.draws.cuts import check_cuts
+from marginax.infer.draws.summary import print_table, summary_table
 from marginax.infer.known import KnownModel, know
 from marginax.infer.mcmc.block import Chain
 from marginax.infer.mcmc.diagnostics import diagnostics, warn_after
@@ -22,9 +24,7 @@ from marginax.infer.mcmc.draws import Stored, in_memory
 from marginax.infer.mcmc.exact import exact_draws
 from marginax.infer.mcmc.kernels import Kernel
 from marginax.infer.mcmc.run import Checkpointing, Job, Ran, run_chains
-from marginax.infer.summary import print_table, summary_table
 from marginax.language import handlers
-from marginax.language.errors import ModelError
 
 CHAIN_METHODS = ("parallel", "vectorized", "sequential")
 CUTS_CHECKED = 20
@@ -308,7 +308,7 @@ class MCMC:
         print("\n".join(found.lines()))
 
     def _on_labels(self) -> str:
-        from marginax.infer.label_switching import on_labels
+        from marginax.infer.draws.label_switching import on_labels
 
         result = self._done()
         draws = result.stored.samples()
@@ -337,7 +337,7 @@ class MCMC:
         ModelError
             When the components are not exchangeable.
         """
-        from marginax.infer.label_switching import relabel
+        from marginax.infer.draws.label_switching import relabel
 
         result = self._done()
         known = result.known
@@ -369,7 +369,7 @@ class MCMC:
         arviz.InferenceData or xarray.DataTree
             Whichever the installed ArviZ uses.
         """
-        from marginax.infer.arviz_data import to_arviz
+        from marginax.infer.draws.arviz_data import to_arviz
 
         result = self._done()
         options = {"rng_key": result.key, "sample_stats": result.stored.fields()} | options

@@ -15,14 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from marginax.blocks.devices import current_mesh
-from marginax.compiled import QUICK, Hoisted, remembered, remembered_jit
-from marginax.graph.parameters import InvalidParameterWarning, invalid
-from marginax.infer.fingerprint import (
-    fingerprint,
-    key_numbers,
-    program_fingerprint,
-    refuse_another_run,
-)
+from marginax.density.parameters import InvalidParameterWarning, invalid
+from marginax.errors import ModelError
 from marginax.infer.known import KnownModel
 from marginax.infer.mcmc import adaptation
 from marginax.infer.mcmc.block import Chain, make_block, spread
@@ -31,9 +25,15 @@ from marginax.infer.mcmc.draws import DrawStore, Memory, OnDisk, chunk_size
 from marginax.infer.mcmc.kernels import Kernel
 from marginax.infer.mcmc.sampling import Limits, Standing, sample
 from marginax.infer.mcmc.starts import FlatTarget, find_starts, flat, given_starts
-from marginax.infer.progress import progress
+from marginax.infer.running.fingerprint import (
+    fingerprint,
+    key_numbers,
+    program_fingerprint,
+    refuse_another_run,
+)
+from marginax.infer.running.progress import progress
 from marginax.infer.target import target_of
-from marginax.language.errors import ModelError
+from marginax.jaxpr.compiled import QUICK, Hoisted, remembered, remembered_jit
 
 BUFFER_BYTES = 2**26
 MOST_KEPT = 1024

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from marginax.infer.interruption import interruptible
 from marginax.infer.mcmc.block import Chain, Rows
 from marginax.infer.mcmc.draws import DrawStore
-from marginax.infer.progress import Bar
+from marginax.infer.running.interruption import interruptible
+from marginax.infer.running.progress import Bar
 
 QUICK, SLOW = 0.1, 0.4
 """Seconds: a call that takes less may be twice as long next time, one that takes more half as long."""

@@ -12,13 +12,13 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from marginax.compiled import QUICK, remembered_jit
-from marginax.graph.parameters import Parameter
-from marginax.infer.initialization import InitStrategy
+from marginax.density.parameters import Parameter
+from marginax.errors import ModelError
 from marginax.infer.known import KnownModel
 from marginax.infer.mcmc.block import Chain
+from marginax.infer.start.initialization import InitStrategy
 from marginax.infer.target import Target, initial_position
-from marginax.language.errors import ModelError
+from marginax.jaxpr.compiled import QUICK, remembered_jit
 from marginax.language.primitives import as_numbers
 
 ATTEMPTS = 100

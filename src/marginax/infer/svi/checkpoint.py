@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 import marginax.storage as storage
-from marginax.infer.fingerprint import refuse_another_run
+from marginax.infer.running.fingerprint import refuse_another_run
 from marginax.infer.svi.training import History, Trained
 
 Path = str | os.PathLike[str]

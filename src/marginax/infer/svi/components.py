@@ -13,14 +13,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from marginax.compiled import QUICK, remembered_jit
 from marginax.elimination.semiring import SUM
 from marginax.graph.sites import Site
 from marginax.infer.elbo.pairing import BothPath, both_paths
 from marginax.infer.svi.given import given_guide
+from marginax.jaxpr.compiled import QUICK, remembered_jit
 from marginax.language import handlers
-from marginax.prepared import prepare_model
-from marginax.queries import weights
+from marginax.marginal.prepared import prepare_model
+from marginax.marginal.queries import weights
 
 EMPTY = 0.5
 """Expected elements; a component with fewer is empty."""

@@ -15,16 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marginax.compiled import hoisted_jit
+from marginax.density.log_prob import log_prob
 from marginax.elimination.plan import IntractableError
+from marginax.errors import ModelError
 from marginax.graph.factors import Place
-from marginax.graph.log_prob import log_prob
 from marginax.graph.sites import Site
 from marginax.infer.elbo.guide_paths import guide_paths
 from marginax.infer.svi.given import given_guide, record, seeded
+from marginax.jaxpr.compiled import hoisted_jit
 from marginax.language import handlers
-from marginax.language.errors import ModelError
-from marginax.prepared import Prepared, prepare_model
+from marginax.marginal.prepared import Prepared, prepare_model
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
+from marginax.density.validate import numpyro_checks
 from marginax.graph.known_data import with_data_known
 from marginax.graph.sites import Site, collect_sites_once
-from marginax.graph.validate import numpyro_checks
 from marginax.language import handlers
 from marginax.language.stack import Message, isolated
 

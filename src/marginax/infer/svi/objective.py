@@ -19,9 +19,9 @@ from jax import Array
 from jax.extend import core as jex_core
 from numpyro.distributions.transforms import biject_to
 
-from marginax.compiled import hoisted
-from marginax.graph.dependence import dependences
-from marginax.language.errors import ModelError
+from marginax.errors import ModelError
+from marginax.jaxpr.compiled import hoisted
+from marginax.jaxpr.dependence import dependences
 
 Free = dict[str, Array]
 """Unconstrained parameters by name."""

@@ -15,8 +15,8 @@ import numpy as np
 import optax
 from jax import Array
 
-from marginax.compiled import QUICK, Hoisted, remembered, remembered_jit
-from marginax.graph.parameters import invalid
+from marginax.density.parameters import invalid
+from marginax.errors import ModelError
 from marginax.infer.svi.objective import (
     Objective,
     check_line_search,
@@ -24,7 +24,7 @@ from marginax.infer.svi.objective import (
     searches_along_lines,
 )
 from marginax.infer.svi.training import CAPACITY, Stretch, SVIState, make_stretch
-from marginax.language.errors import ModelError
+from marginax.jaxpr.compiled import QUICK, Hoisted, remembered, remembered_jit
 
 FEW = 10**5
 """Numbers of data times restarts up to which a search along lines, which takes few steps, is compiled quickly."""

@@ -10,12 +10,12 @@ from jax import Array
 from numpyro.distributions import constraints
 
 from marginax.elimination.plan import IntractableError
+from marginax.errors import ModelError
 from marginax.infer.elbo.bound import Validity
 from marginax.infer.elbo.losses import ELBO, TraceEnum_ELBO
 from marginax.infer.elbo.pairing import BothPath, both_paths
 from marginax.infer.known import AnyParameters, Knowing, Stated
 from marginax.language import handlers
-from marginax.language.errors import ModelError
 
 
 @dataclass(frozen=True)

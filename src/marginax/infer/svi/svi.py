@@ -27,15 +27,15 @@ from jax import Array
 from numpyro.distributions.transforms import biject_to
 
 import marginax.storage as storage
-from marginax.compiled import QUICK, remembered_jit
-from marginax.graph.parameters import InvalidParameterWarning
+from marginax.density.parameters import InvalidParameterWarning
+from marginax.density.validate import check_value
+from marginax.errors import ModelError
 from marginax.graph.sites import as_jax_arrays
-from marginax.graph.validate import check_value, is_concrete
 from marginax.infer.batches import Minibatches, prefetched
-from marginax.infer.cuts import check_cuts
-from marginax.infer.fingerprint import fingerprint, key_numbers, program_fingerprint
+from marginax.infer.draws.cuts import check_cuts
 from marginax.infer.known import know
-from marginax.infer.progress import progress
+from marginax.infer.running.fingerprint import fingerprint, key_numbers, program_fingerprint
+from marginax.infer.running.progress import progress
 from marginax.infer.svi.checkpoint import (
     SavedRun,
     SavedState,
@@ -73,8 +73,9 @@ from marginax.infer.svi.training import (
     train,
     where,
 )
+from marginax.jaxpr.compiled import QUICK, remembered_jit
+from marginax.jaxpr.concrete import is_concrete
 from marginax.language import handlers
-from marginax.language.errors import ModelError
 from marginax.language.primitives import as_numbers
 from marginax.optim import as_optimiser
 

@@ -21,8 +21,8 @@ import optax
 from jax import Array
 
 from marginax.infer.batches import rows
-from marginax.infer.interruption import interruptible
-from marginax.infer.progress import Bar
+from marginax.infer.running.interruption import interruptible
+from marginax.infer.running.progress import Bar
 from marginax.infer.svi.convergence import check_points, has_converged
 from marginax.infer.svi.objective import Objective, constrain, gradient_step
 

@@ -1,0 +1,1 @@
+"""What becomes of draws: labels, cuts, summaries, ArviZ."""

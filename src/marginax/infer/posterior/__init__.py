@@ -1,0 +1,1 @@
+"""What a posterior is asked: discrete sites, densities, predictions."""

@@ -1,0 +1,1 @@
+"""What long runs share: progress, Ctrl-C, fingerprints of what is resumed."""

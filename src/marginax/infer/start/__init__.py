@@ -1,0 +1,1 @@
+"""Where inference starts: initial values of latent sites and params."""
