@@ -6,7 +6,7 @@ from marginax.blocks.devices import devices as devices
 from marginax.blocks.on_disk import RowsOnDisk as RowsOnDisk, rows_on_disk as rows_on_disk
 from marginax.density.parameters import InvalidParameterWarning as InvalidParameterWarning
 from marginax.elimination.contract import ScaleError as ScaleError
-from marginax.elimination.plan import IntractableError as IntractableError
+from marginax.elimination.planner import IntractableError as IntractableError
 from marginax.errors import ModelError as ModelError
 from marginax.graph.sites import ManySitesWarning as ManySitesWarning
 from marginax.jaxpr.program_cache import cache_programs as cache_programs

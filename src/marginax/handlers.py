@@ -1,6 +1,7 @@
 """The effect handlers, under one name: ``marginax.handlers``."""
 
 from marginax.language.handlers import (
+    Messenger as Messenger,
     block as block,
     condition as condition,
     do as do,
@@ -15,4 +16,3 @@ from marginax.language.handlers import (
     trace as trace,
     uncondition as uncondition,
 )
-from marginax.language.stack import Messenger as Messenger

@@ -13,7 +13,8 @@ from marginax.elimination import batches
 from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
 from marginax.elimination.outside import outside_messages
-from marginax.elimination.plan import make_plan, term_of
+from marginax.elimination.plan import term_of
+from marginax.elimination.planner import make_plan
 from marginax.elimination.semiring import ENTROPY, MAX, SUM, Semiring
 
 K = 3

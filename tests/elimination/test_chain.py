@@ -15,7 +15,8 @@ from marginax.elimination import loops, numbers
 from marginax.elimination.contract import contract
 from marginax.elimination.execute import ScaleError
 from marginax.elimination.factor import Factor, Scale
-from marginax.elimination.plan import Advance, Chain, Plan, Term, make_plan, term_of
+from marginax.elimination.plan import Advance, Chain, Plan, Term, term_of
+from marginax.elimination.planner import make_plan
 from marginax.elimination.semiring import MAX, SUM, Semiring
 
 WAYS = ("sequential", "blocked", "associative")

@@ -12,7 +12,8 @@ import pytest
 
 from marginax.elimination.contract import Contracted, ScaleError, contract
 from marginax.elimination.factor import Factor, Scale
-from marginax.elimination.plan import IntractableError, make_plan, term_of
+from marginax.elimination.plan import term_of
+from marginax.elimination.planner import IntractableError, make_plan
 from marginax.elimination.semiring import MAX, SUM, Semiring
 
 RNG = np.random.default_rng(0)

@@ -8,16 +8,8 @@ from typing import Any
 
 import pytest
 
-from marginax.elimination.plan import (
-    Advance,
-    Chain,
-    Eliminate,
-    IntractableError,
-    Multiply,
-    Plan,
-    Term,
-    make_plan,
-)
+from marginax.elimination.plan import Advance, Chain, Eliminate, Multiply, Plan, Term
+from marginax.elimination.planner import IntractableError, make_plan
 
 NOWHERE = frozenset[str]()
 

@@ -24,7 +24,8 @@ from jax.extend.core import primitives
 from jax.scipy.special import xlogy
 
 from marginax.jaxpr.axis_flow import ELEMENTWISE, RULES, AxisFlow, axis_flow, shape_of
-from marginax.jaxpr.evaluate import Enumerated, evaluate, materialise
+from marginax.jaxpr.enumerated import Enumerated, materialise
+from marginax.jaxpr.evaluate import evaluate
 
 Draw = Callable[[np.random.Generator], Any]
 """Makes one input."""

@@ -15,7 +15,8 @@ from jax import lax
 from random_programs import OPERATIONS, STEP, Step, program, squared
 
 from marginax.jaxpr.dependence import dependences
-from marginax.jaxpr.evaluate import Enumerated, evaluate, materialise, support_input
+from marginax.jaxpr.enumerated import Enumerated, materialise, support_input
+from marginax.jaxpr.evaluate import evaluate
 
 
 @dataclass(frozen=True)

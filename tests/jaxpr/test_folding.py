@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from marginax.jaxpr.evaluate import Enumerated, evaluate, materialise
+from marginax.jaxpr.enumerated import Enumerated, materialise
+from marginax.jaxpr.evaluate import evaluate
 from marginax.jaxpr.folding import LARGEST, is_known, operand
 
 RNG = np.random.default_rng(0)

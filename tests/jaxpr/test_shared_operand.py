@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from marginax.jaxpr.evaluate import Enumerated, evaluate, materialise, support_input
+from marginax.jaxpr.enumerated import Enumerated, materialise, support_input
+from marginax.jaxpr.evaluate import evaluate
 
 N, K, D = 50, 3, 4
 RNG = np.random.default_rng(0)

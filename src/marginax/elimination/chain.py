@@ -45,7 +45,8 @@ from marginax.elimination.execute import ScaleError, Setting, execute
 from marginax.elimination.factor import Factor, Scale, time_first
 from marginax.elimination.loops import scan_in_time, sum_in_time, top_of
 from marginax.elimination.numbers import advance_in_numbers, are_numbers_enough
-from marginax.elimination.plan import Advance, Chain, Term, plan_advance, term_of
+from marginax.elimination.plan import Advance, Chain, Term, term_of
+from marginax.elimination.planner import plan_advance
 from marginax.elimination.semiring import SUM, Semiring
 
 BLOCKS_PAY = {"cpu": (2, 2**16), "accelerator": (16, 256)}

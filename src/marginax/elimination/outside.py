@@ -39,14 +39,7 @@ from marginax.elimination.contract import fill_slots
 from marginax.elimination.execute import Setting
 from marginax.elimination.factor import Factor, time_first
 from marginax.elimination.loops import scan_in_time
-from marginax.elimination.plan import (
-    Advance,
-    Eliminate,
-    Multiply,
-    Plan,
-    inputs_of,
-    outputs_of,
-)
+from marginax.elimination.plan import Advance, Eliminate, Multiply, Plan, inputs_of, outputs_of
 from marginax.elimination.semiring import SUM
 
 

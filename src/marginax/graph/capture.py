@@ -29,13 +29,8 @@ from marginax.graph.steps import SteppedValue, evaluate_scan
 from marginax.jaxpr.bounds import NOTHING, Known, of_support, refuse_beyond
 from marginax.jaxpr.complement import with_complements
 from marginax.jaxpr.dependence import Dependence, dependences
-from marginax.jaxpr.evaluate import (
-    Enumerated,
-    Evaluation,
-    evaluate,
-    materialise,
-    support_input,
-)
+from marginax.jaxpr.enumerated import Enumerated, materialise, support_input
+from marginax.jaxpr.evaluate import Evaluation, evaluate
 from marginax.jaxpr.folding import operand
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series

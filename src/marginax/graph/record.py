@@ -25,9 +25,11 @@ from numpyro.distributions import ImproperUniform
 
 from marginax.density.distribution_layers import unwrapped
 from marginax.density.validate import check_parameters, numpyro_checks
+from marginax.graph.build import Stated
 from marginax.graph.capture import Key, refuse_long_indices
-from marginax.graph.factors import Place, Stated, density_trace
+from marginax.graph.factors import Place
 from marginax.graph.known_data import with_data_known
+from marginax.graph.log_density import density_trace
 from marginax.graph.sites import (
     Recorder,
     Site,

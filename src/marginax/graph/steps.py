@@ -29,8 +29,9 @@ from jax import lax
 
 from marginax.graph.recurrence import Recurrence, at, back
 from marginax.jaxpr.axis_flow import shape_of
+from marginax.jaxpr.enumerated import Enumerated, broadcast, materialise
 from marginax.jaxpr.equations import called_consts, called_jaxpr
-from marginax.jaxpr.evaluate import Enumerated, Evaluation, broadcast, materialise
+from marginax.jaxpr.evaluate import Evaluation
 
 
 @dataclass(frozen=True)

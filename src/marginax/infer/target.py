@@ -19,8 +19,8 @@ from numpyro.distributions.transforms import biject_to
 from marginax.density.parameters import Parameter
 from marginax.density.validate import numpyro_checks
 from marginax.errors import ModelError
-from marginax.graph.factors import LogDensity, density_trace
 from marginax.graph.known_data import with_data_known
+from marginax.graph.log_density import LogDensity, density_trace
 from marginax.graph.same_sites import refuse_changes, seen_of
 from marginax.graph.sites import Site, seen_in
 from marginax.infer.known import KnownModel, know

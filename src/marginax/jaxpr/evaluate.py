@@ -24,17 +24,15 @@ columns (measured: twice as fast as the other way round for ten components).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import lax
 from jax.extend import core as jex_core
 
 from marginax.jaxpr.axis_flow import ELEMENTWISE, AxisFlow, dtype_of
+from marginax.jaxpr.enumerated import Enumerated, common_shape, mapped, materialise, over, spread
 from marginax.jaxpr.equations import INLINED, Equation, equations_of
 from marginax.jaxpr.folding import (
     LARGEST,
@@ -49,29 +47,6 @@ from marginax.jaxpr.indexing import gather_as_renaming, slice_as_renaming
 from marginax.jaxpr.shared_operand import shared_axes, with_shared
 
 Rule = Callable[["Evaluation", jex_core.JaxprEqn, list["Enumerated"], list[bool]], list[Any] | None]
-
-
-@dataclass(frozen=True)
-class Enumerated:
-    """An array of the jaxpr, evaluated for every value of some discrete variables.
-
-    ``array`` has its own axes, of which those in ``constant`` have size one and stand for their full
-    size; then one axis for each of ``variables``, in the evaluation's order.
-    """
-
-    array: Any
-    variables: tuple[str, ...] = ()
-    constant: frozenset[int] = frozenset()
-
-    @property
-    def ndim_own(self) -> int:
-        """How many axes are its own."""
-        return np.ndim(self.array) - len(self.variables)
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """How many values each variable has."""
-        return dict(zip(self.variables, np.shape(self.array)[self.ndim_own :], strict=True))
 
 
 def evaluate(
@@ -251,9 +226,9 @@ class Evaluation:
                 for i, argument in enumerate(arguments)
             ]
         if shared is not None:
-            outputs = [_mapped(with_shared(eqn, shared), arguments, variables)]
+            outputs = [mapped(with_shared(eqn, shared), arguments, variables)]
         elif flow is None:
-            outputs = _mapped(as_function(eqn, debug_info), arguments, variables)
+            outputs = mapped(as_function(eqn, debug_info), arguments, variables)
         else:
             outputs = self._of_known_flow(equation, params, out_shape, arguments, variables)
         return [Enumerated(self._one(output), variables, constant) for output in outputs]
@@ -276,30 +251,32 @@ class Evaluation:
             arguments = [Enumerated(known(a.array), a.variables, a.constant) for a in arguments]
         if name in ELEMENTWISE:
             if are_known:
-                arrays = [_over(a, variables, len(out_shape)) for a in arguments]
+                arrays = [over(a, variables, len(out_shape)) for a in arguments]
                 folded = fold(name, params, arrays, dtype)
                 if folded is not None:
                     return [folded]
-            full = np.broadcast_shapes(*(_shape(a, variables, len(out_shape)) for a in arguments))
+            full = np.broadcast_shapes(
+                *(common_shape(a, variables, len(out_shape)) for a in arguments)
+            )
             # A scalar beside arrays is allowed to stay one.
             operands = [
-                _spread(a, variables, full) if np.ndim(a.array) or not out_shape else a.array
+                spread(a, variables, full) if np.ndim(a.array) or not out_shape else a.array
                 for a in arguments
             ]
             return [primitive.bind(*map(operand, operands), **params)]
         if name == "gather" and are_known:
-            array, index = (_over(a, variables, a.ndim_own) for a in arguments)
+            array, index = (over(a, variables, a.ndim_own) for a in arguments)
             folded = fold_gather(params, array, index, out_shape, len(variables))
             if folded is not None:
                 return [folded]
         complete = with_variables(name, params, along)
         if complete is None:
-            mapped = _mapped(partial(primitive.bind, **params), arguments, variables)
-            return mapped if primitive.multiple_results else [mapped]
+            found = mapped(partial(primitive.bind, **params), arguments, variables)
+            return found if primitive.multiple_results else [found]
         arrays = [
             a.array
             if a.variables == variables
-            else _spread(a, variables, (*np.shape(a.array)[: a.ndim_own], *along))
+            else spread(a, variables, (*np.shape(a.array)[: a.ndim_own], *along))
             for a in arguments
         ]
         folded = fold(name, complete, arrays, dtype) if are_known else None
@@ -386,43 +363,6 @@ def _staying(
     return stays | {a for a, o in enumerate(flow.maps[i]) if o is not None and o in constant}
 
 
-def _shape(argument: Enumerated, variables: Sequence[str], rank: int) -> tuple[int, ...]:
-    """With so many own axes (a scalar's are of size one) and one for each of the variables."""
-    shape, n_own = np.shape(argument.array), argument.ndim_own
-    if not shape or (argument.variables == variables and n_own == rank):
-        return shape
-    sizes = argument.sizes
-    return (*(shape[:n_own] or (1,) * rank), *(sizes.get(v, 1) for v in variables))
-
-
-def _over(argument: Enumerated, variables: Sequence[str], rank: int) -> Any:
-    """A known array in that shape."""
-    shape = _shape(argument, variables, rank)
-    return argument.array if shape == np.shape(argument.array) else argument.array.reshape(shape)
-
-
-def _spread(argument: Enumerated, variables: Sequence[str], shape: Sequence[int]) -> Any:
-    """The array in a full shape of own axes and one for each of the variables."""
-    if np.shape(argument.array) == tuple(shape):
-        return argument.array
-    first = len(shape) - len(variables)
-    dims = [
-        *range(argument.ndim_own),
-        *(first + variables.index(v) for v in argument.variables),
-    ]
-    return broadcast(argument.array, shape, dims)
-
-
-def broadcast(array: Any, shape: Sequence[int], dims: Sequence[int]) -> Any:
-    """An array in a larger shape, its axes at the given places; a small known one stays known."""
-    if isinstance(array, np.ndarray) and int(np.prod(shape)) <= LARGEST:
-        own = [1] * len(shape)
-        for axis, to in enumerate(dims):
-            own[to] = array.shape[axis]
-        return np.broadcast_to(array.reshape(own), shape)
-    return lax.broadcast_in_dim(operand(array), shape, dims)
-
-
 def as_function(eqn: jex_core.JaxprEqn, debug_info: Any) -> Callable[..., list[Any]]:
     """An equation as a function of its inputs, also where it calls other functions.
 
@@ -464,47 +404,3 @@ def _constant_outputs(
         and o not in flow.varying
         and (o in flow.new_axes or (constant and all(constant)))
     )
-
-
-def materialise(value: Enumerated, shape: Sequence[int], axes: frozenset[int]) -> Enumerated:
-    """Bring the given constant axes of a value to their full size."""
-    axes = axes & value.constant
-    if not axes:
-        return value
-    full = list(np.shape(value.array))
-    for axis in axes:
-        full[axis] = shape[axis]
-    array = broadcast(value.array, full, range(len(full)))
-    return Enumerated(array, value.variables, value.constant - axes)
-
-
-def _mapped(
-    fn: Callable[..., Any], arguments: Sequence[Enumerated], variables: Sequence[str]
-) -> Any:
-    """Map over the variables; arguments have theirs last, in the same order."""
-    for variable in variables:
-        in_axes = tuple(-1 if variable in a.variables else None for a in arguments)
-        fn = jax.vmap(fn, in_axes=in_axes, out_axes=-1)
-    return fn(*(jnp.asarray(operand(a.array)) for a in arguments))
-
-
-def support_input(
-    support: Array | np.ndarray, ndim_batch: int, name: str, shape: Sequence[int]
-) -> Enumerated:
-    """A variable over its whole support: the same value in every element of its plates.
-
-    Parameters
-    ----------
-    support : array, shape (K, *event_shape)
-        Its possible values.
-    ndim_batch : int
-        How many of its axes are plates.
-    name : str
-        Its name.
-    shape : sequence of int
-        Its shape in the model.
-    """
-    array = support.transpose((*range(1, support.ndim), 0))
-    array = array.reshape((1,) * ndim_batch + array.shape)
-    constant = frozenset(axis for axis in range(ndim_batch) if shape[axis] != 1)
-    return Enumerated(array, (name,), constant)

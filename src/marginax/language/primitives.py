@@ -215,17 +215,26 @@ def _sample_partly_observed(
     sample_shape: tuple[int, ...],
     infer: dict[str, Any],
 ) -> Any:
-    from marginax.language.handlers import mask
-
     obs_mask = jnp.asarray(as_numbers(name, obs_mask))
     if obs_mask.dtype != bool:
         raise ModelError(f"site '{name}': obs_mask must be an array of booleans.")
-    with mask(mask=obs_mask):
-        observed = sample(f"{name}_observed", fn, obs, rng_key, sample_shape, infer)
-    with mask(mask=~obs_mask):
-        unobserved = sample(f"{name}_unobserved", fn, None, rng_key, sample_shape, infer)
+    seen, unseen = (masked(name, fn, kept) for kept in (obs_mask, ~obs_mask))
+    observed = sample(f"{name}_observed", seen, obs, rng_key, sample_shape, infer)
+    unobserved = sample(f"{name}_unobserved", unseen, None, rng_key, sample_shape, infer)
     per_event = obs_mask.reshape(obs_mask.shape + (1,) * fn.event_dim)
     return deterministic(name, jnp.where(per_event, observed, unobserved))
+
+
+def masked(name: str, fn: Distribution, mask: Any) -> Distribution:
+    """A site's distribution, switched off where a mask is false."""
+    try:
+        return fn.mask(mask)
+    except ValueError:
+        raise ModelError(
+            f"site '{name}': a mask of shape {jnp.shape(mask)} does not fit its "
+            f"distribution, whose batch shape is {fn.batch_shape}; give the mask a shape "
+            "that broadcasts to it."
+        ) from None
 
 
 def param(name: str, init_value: Any = None, **kwargs: Any) -> Any:

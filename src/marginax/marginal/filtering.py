@@ -25,7 +25,8 @@ from marginax.elimination.contract import contract
 from marginax.elimination.execute import Setting, execute
 from marginax.elimination.factor import Factor
 from marginax.elimination.outside import outside_messages
-from marginax.elimination.plan import Advance, Plan, make_plan, term_of
+from marginax.elimination.plan import Advance, Plan, term_of
+from marginax.elimination.planner import make_plan
 from marginax.elimination.semiring import SUM
 from marginax.graph.factors import Evaluated, in_batch_shape
 from marginax.graph.recurrence import Recurrence, at, back

@@ -20,17 +20,13 @@ from marginax.blocks.blocked import in_blocks
 from marginax.density.parameters import invalid
 from marginax.density.validate import check_value, numpyro_checks
 from marginax.elimination.factor import Factor
-from marginax.elimination.plan import Advance, Eliminate, Plan, make_plan
+from marginax.elimination.plan import Advance, Eliminate, Plan
+from marginax.elimination.planner import make_plan
 from marginax.errors import ModelError
+from marginax.graph.build import factor_graph, graph_of
 from marginax.graph.capture import analysed
-from marginax.graph.factors import (
-    Evaluated,
-    FactorGraph,
-    LogDensity,
-    density_trace,
-    factor_graph,
-    graph_of,
-)
+from marginax.graph.factors import Evaluated, FactorGraph
+from marginax.graph.log_density import LogDensity, density_trace
 from marginax.graph.record import Record
 from marginax.graph.same_sites import refuse_changes, seen_of
 from marginax.graph.sites import Site, as_jax_arrays, seen_in

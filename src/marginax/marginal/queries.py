@@ -22,7 +22,8 @@ from marginax.density.supports import beyond_the_cut
 from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
 from marginax.elimination.outside import outside_messages
-from marginax.elimination.plan import Plan, make_plan, term_of
+from marginax.elimination.plan import Plan, term_of
+from marginax.elimination.planner import make_plan
 from marginax.elimination.semiring import ENTROPY, MAX, SUM, Semiring, sample_semiring
 from marginax.errors import ModelError
 from marginax.graph.factors import Evaluated, in_batch_shape, several

@@ -18,7 +18,7 @@ from jax import Array
 from numpyro import distributions as dist
 from numpyro.distributions import constraints
 
-from marginax.language.handlers import mask
+from marginax.language.handlers.statements import mask
 from marginax.language.plates import plate
 from marginax.language.primitives import sample
 from marginax.language.scan import scan

@@ -10,7 +10,7 @@ import jax
 from marginax.errors import ModelError
 from marginax.infer.autoguide.base import AutoGuide
 from marginax.language import handlers
-from marginax.language.handlers import as_key
+from marginax.language.handlers.seeding import as_key
 from marginax.language.stack import Message, Messenger
 
 

@@ -23,7 +23,7 @@ from jax import Array
 from marginax.errors import ModelError
 from marginax.infer.autoguide.base import AutoGuide, check_quantiles
 from marginax.infer.autoguide.latents import LatentSite, in_plates
-from marginax.language.handlers import as_key
+from marginax.language.handlers.seeding import as_key
 from marginax.language.plates import plate
 from marginax.language.primitives import param, sample
 

@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 from marginax.infer.autoguide.base import AutoGuide, check_init_scale, check_quantiles
 from marginax.infer.autoguide.latents import LatentSite, in_plates
 from marginax.infer.start.initialization import InitStrategy, init_to_uniform
-from marginax.language.handlers import as_key
+from marginax.language.handlers.seeding import as_key
 from marginax.language.plates import plate
 from marginax.language.primitives import param, sample
 

@@ -28,10 +28,12 @@ from marginax.blocks.blocked import in_blocks
 from marginax.density.parameters import Parameter
 from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
-from marginax.elimination.plan import IntractableError, make_plan, term_of
+from marginax.elimination.plan import term_of
+from marginax.elimination.planner import IntractableError, make_plan
 from marginax.elimination.semiring import SUM
 from marginax.errors import ModelError
-from marginax.graph.factors import Evaluated, FactorGraph, factor_graph
+from marginax.graph.build import factor_graph
+from marginax.graph.factors import Evaluated, FactorGraph
 from marginax.infer.elbo.expectation import Names, expectation, log_masses
 from marginax.infer.elbo.mean_field import check_mean_field
 from marginax.infer.elbo.pairing import Pairing

@@ -20,7 +20,8 @@ from jax import Array
 
 from marginax.elimination.contract import Contracted, contract
 from marginax.elimination.factor import Factor
-from marginax.elimination.plan import Plan, make_plan, term_of
+from marginax.elimination.plan import Plan, term_of
+from marginax.elimination.planner import make_plan
 from marginax.elimination.semiring import SUM
 
 

@@ -22,7 +22,7 @@ from numpyro.distributions import (
 from marginax.density.distribution_layers import is_masked, mask_of, unwrapped, without_masks
 from marginax.errors import ModelError
 from marginax.graph.capture import Key, capture
-from marginax.graph.factors import LogDensity
+from marginax.graph.log_density import LogDensity
 from marginax.graph.sites import Site
 from marginax.language.stack import Message, is_point_mass
 

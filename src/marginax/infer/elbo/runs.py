@@ -14,8 +14,8 @@ from typing import Any
 import jax
 
 from marginax.density.validate import numpyro_checks
-from marginax.graph.factors import LogDensity, density_trace
 from marginax.graph.known_data import with_data_known
+from marginax.graph.log_density import LogDensity, density_trace
 from marginax.graph.same_sites import refuse_changes, seen_of
 from marginax.graph.sites import seen_in
 from marginax.infer.elbo.mean_field import divergences

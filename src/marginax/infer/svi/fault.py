@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from marginax.density.log_prob import log_prob
-from marginax.elimination.plan import IntractableError
+from marginax.elimination.planner import IntractableError
 from marginax.errors import ModelError
 from marginax.graph.factors import Place
 from marginax.graph.sites import Site

@@ -9,7 +9,7 @@ from typing import Any
 from jax import Array
 from numpyro.distributions import constraints
 
-from marginax.elimination.plan import IntractableError
+from marginax.elimination.planner import IntractableError
 from marginax.errors import ModelError
 from marginax.infer.elbo.bound import Validity
 from marginax.infer.elbo.losses import ELBO, TraceEnum_ELBO

@@ -1,0 +1,292 @@
+"""From a captured program to a factor graph: where each log density stands, and how scans become chains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from marginax.elimination.plan import Chain
+from marginax.errors import ModelError
+from marginax.graph.capture import (
+    Captured,
+    Key,
+    capture,
+    check_plates,
+)
+from marginax.graph.factors import FactorGraph, Place, of_full_size, several, support_of_variable
+from marginax.graph.log_density import WHOLE, LogDensity
+from marginax.graph.recurrence import Mixed, Recurrence, Stepped, at, back
+from marginax.graph.sites import Site
+from marginax.language.plates import CondIndepStackFrame
+
+
+@dataclass(frozen=True)
+class Stated:
+    """The log densities and other values of one run, as outputs of a program and where they stand."""
+
+    outputs: Mapping[Key, Any]
+    """The arrays."""
+    places: Mapping[str, Place]
+    """Where each log density stands."""
+    scale_constants: Mapping[Hashable, float]
+
+    @staticmethod
+    def of(densities: Mapping[str, LogDensity], recorded: Mapping[str, Any]) -> Stated:
+        """Take them apart.
+
+        Parameters
+        ----------
+        densities : mapping of LogDensity
+            By factor name.
+        recorded : mapping of arrays
+            Other values, by name.
+        """
+        outputs: dict[Key, Any] = {}
+        placed: dict[str, Place] = {}
+        constants: dict[Hashable, float] = {}
+        arrays: list[
+            Any
+        ] = []  # the scales that are arrays; two sites in the same one share its key
+        for name, density in densities.items():
+            keys = []
+            for scale in density.scales:
+                if isinstance(scale, int | float | np.number):
+                    key: Hashable = float(scale)
+                    constants[key] = float(scale)
+                else:
+                    number = next((i for i, a in enumerate(arrays) if a is scale), len(arrays))
+                    arrays += [scale] if number == len(arrays) else []
+                    key = f"array {number}"
+                    outputs["scale", key] = scale
+                keys.append(key)
+            outputs["log_density", name] = density.array
+            if density.kept is not None:
+                outputs["unmasked", name] = density.unmasked
+                outputs["kept", name] = density.kept
+            for parameter, valid in density.validity.items():
+                outputs["valid", (name, parameter)] = valid
+            placed[name] = Place(
+                name,
+                (*_as_plates(density), *density.plates),
+                tuple(keys),
+                density.is_masked,
+                density.is_discrete,
+                density.site or name,
+            )
+        for name, value in recorded.items():
+            outputs["value", name] = value
+        return Stated(outputs, placed, constants)
+
+
+def factor_graph(
+    program: Callable[[dict[str, Any]], tuple[dict[str, LogDensity], dict[str, Any]]],
+    latents: Mapping[str, Site],
+    enumerate_names: frozenset[str],
+) -> FactorGraph:
+    """Trace a program of latent values into a factor graph.
+
+    Parameters
+    ----------
+    program : callable
+        From latent values to ``(log densities by factor name, other values by name)``.
+    latents : mapping of Site
+        The latent values that it takes.
+    enumerate_names : frozenset of str
+        Those that are summed out; they need a support.
+
+    Raises
+    ------
+    ModelError
+        When the elements of a plate depend on one another, or a plate has two sizes.
+    """
+    made: list[Stated] = []
+
+    def outputs(values: dict[str, Any]) -> Mapping[Key, Any]:
+        made[:] = [Stated.of(*program(values))]
+        return made[0].outputs
+
+    captured = capture(outputs, latents, enumerate_names)
+    return graph_of(captured, made[0].places, made[0].scale_constants, latents, enumerate_names)
+
+
+def graph_of(
+    captured: Captured,
+    placed: Mapping[str, Place],
+    constants: Mapping[Hashable, float],
+    latents: Mapping[str, Site],
+    enumerate_names: frozenset[str],
+) -> FactorGraph:
+    """The factor graph of a captured program.
+
+    Parameters
+    ----------
+    captured : Captured
+        The program.
+    placed : mapping of Place
+        Where its log densities stand.
+    constants : mapping of float
+        Its constant scales.
+    latents : mapping of Site
+        The latent values that it takes.
+    enumerate_names : frozenset of str
+        Those that are summed out; they need a support.
+
+    Raises
+    ------
+    ModelError
+        See `factor_graph`.
+    """
+    variables = {name: site for name, site in latents.items() if name in enumerate_names}
+    frames: dict[str, tuple[int, int]] = {}
+    block_sizes: dict[str, int | None] = {}
+    for name, place in placed.items():
+        for frame in place.plates:
+            size, full_size = frames.setdefault(frame.name, (frame.size, frame.full_size))
+            block_sizes[frame.name] = block_sizes.get(frame.name) or frame.block_size
+            if (size, full_size) != (frame.size, frame.full_size):
+                raise ModelError(
+                    f"plate '{frame.name}' has size {of_full_size(size, full_size)} at one site and "
+                    f"{of_full_size(frame.size, frame.full_size)} at '{name}'; plates of different sizes need "
+                    "different names."
+                )
+        key = ("log_density", name)
+        check_plates(
+            name,
+            place.plates,
+            len(captured.output_shapes[key]),
+            captured.dependence[key],
+            variables,
+        )
+    # From here on a plate of one element is none: nothing is multiplied over it.
+    places: dict[str, Place] = {}
+    for name, whole in placed.items():
+        parts = _parts(name, replace(whole, plates=several(whole.plates)), captured, variables)
+        for factor, place in parts:
+            _refuse_taken(factor, places)
+            places[factor] = place
+    stepped_apart = {name for name in frames if name.endswith(WHOLE)} - {
+        frame.name for place in places.values() for frame in place.plates
+    }
+    plate_sizes = {p: size for p, (size, _) in frames.items() if p not in stepped_apart}
+    for r in captured.recurrences:
+        _refuse_taken(r.time, plate_sizes)
+        plate_sizes[r.time] = r.length
+    sizes, home = {}, {}
+    for name, site in variables.items():
+        plates = frozenset(frame.name for frame in several(site.plates))
+        count, axes = len(support_of_variable(site)), {name: plates}
+        if site.series:
+            recurrence = next(r for r in captured.recurrences if name in r.variables.values())
+            axes = dict.fromkeys(recurrence.single(name), plates)
+            axes |= dict.fromkeys(recurrence.names(name), plates | {recurrence.time})
+        for axis in axes:
+            _refuse_taken(axis, home)
+        home |= axes
+        sizes |= dict.fromkeys(axes, count)
+    plate_scales = {plate: full / size for plate, (size, full) in frames.items() if full != size}
+    chains = tuple(_chain(r) for r in captured.recurrences if r.length)
+    return FactorGraph(
+        captured,
+        latents,
+        variables,
+        places,
+        constants,
+        plate_sizes,
+        plate_scales,
+        home,
+        sizes,
+        block_sizes,
+        chains,
+    )
+
+
+def _as_plates(density: LogDensity) -> tuple[CondIndepStackFrame, ...]:
+    """The steps of scans as plates: given all variables outside, a series is a product over its steps."""
+    ndim = jnp.ndim(density.array)
+    return tuple(
+        CondIndepStackFrame(series.name + WHOLE, i - ndim, series.length, series.length)
+        for i, series in enumerate(reversed(density.series))
+    )
+
+
+def _refuse_taken(name: str, others: Collection[str]) -> None:
+    if name in others:
+        raise ModelError(
+            f"the name '{name}' belongs to a step, or to the steps, of a scan in the plan; give the site or plate that "
+            "has it, or the one in the scan, another name."
+        )
+
+
+def _parts(
+    name: str, place: Place, captured: Captured, variables: Mapping[str, Site]
+) -> list[tuple[str, Place]]:
+    """The factors that a log density is, by name."""
+    scope, order = captured.scopes["log_density", name], captured.order
+    recurrence = next((r for r in captured.recurrences if place.site in r.variables.values()), None)
+    if isinstance(scope, Mixed):
+        stated = " and ".join(f"'{v}'" for v in sorted(scope.variables))
+        raise ModelError(
+            f"site '{name}' stands outside of the scan that states {stated}, but depends on it at every step: on "
+            "what the scan returns for all steps. State it in the body of the scan, or use only what is carried "
+            "in the end."
+        )
+
+    if not isinstance(scope, frozenset) or recurrence is not None:  # its steps are told apart
+        place = replace(place, plates=tuple(f for f in place.plates if not f.name.endswith(WHOLE)))
+
+    def part(factor: str, names: frozenset[str], own: str, **where: Any) -> tuple[str, Place]:
+        axes = sorted({*names, own} - {""}, key=order.__getitem__)
+        return factor, replace(place, variables=tuple(axes), own=own, **where)
+
+    if isinstance(scope, frozenset):
+        if recurrence is None:
+            return [part(name, scope, place.site if place.site in variables else "")]
+        # Its density is the same for all its values.
+        scope = Stepped((scope,) * recurrence.heads, scope)
+    recurrence = recurrence or _scan_of(scope, captured)
+    is_own = place.site in recurrence.variables.values()
+    found = [
+        part(
+            at(name, t),
+            names,
+            at(place.site, t) if is_own else "",
+            time=recurrence.time,
+            head=t,
+        )
+        for t, names in enumerate(scope.heads)
+    ]
+    if recurrence.length:
+        own = back(place.site, 0) if is_own else ""
+        found.append(part(name, scope.rest, own, time=recurrence.time))
+    return found
+
+
+def _scan_of(scope: Stepped, captured: Captured) -> Recurrence:
+    """The scan whose variables a value of each step depends on."""
+    return next(
+        r
+        for r in captured.recurrences
+        if any(scope.names & {*r.names(v), *r.single(v)} for v in r.variables.values())
+    )
+
+
+def _chain(recurrence: Recurrence) -> Chain:
+    """A scan as elimination sees it."""
+    later, first, last = {}, {}, {}
+    for variable, memory in recurrence.memory.items():
+        for lag in range(1, memory + 1):
+            later[back(variable, lag - 1)] = back(variable, lag)
+            first[back(variable, lag)] = at(variable, recurrence.heads - lag)
+            last[back(variable, lag)] = at(variable, recurrence.series.length - lag)
+    return Chain(
+        recurrence.time,
+        recurrence.length,
+        later,
+        first,
+        last,
+        recurrence.series.elimination,
+    )
