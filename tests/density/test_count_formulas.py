@@ -17,6 +17,7 @@ import marginax as mx
 import marginax.distributions as dist
 from marginax.density.count_formulas import COUNT_FORMULAS, count_formula
 from marginax.density.log_prob import log_prob
+from marginax.language.stack import statement
 
 
 @dataclass(frozen=True)
@@ -186,12 +187,15 @@ def test_large_counts_in_a_model_have_the_right_posterior(jit: bool) -> None:
 def test_events_of_counts_are_summed_and_masks_obeyed() -> None:
     vector = dist.Multinomial(10**6, np.array([0.25, 0.75])).expand([2]).to_event(1)
     counts = np.array([[250_000, 750_000], [260_000, 740_000]])
-    one = {"intermediates": [], "is_observed": True, "infer": {}}
     wanted = np.asarray(stats.multinomial.logpmf(counts, 10**6, [0.25, 0.75]))
     np.testing.assert_allclose(
-        log_prob({"fn": vector, "value": counts, **one}), wanted.sum(), rtol=1e-6
+        log_prob(statement("sample", "x", vector, value=counts, is_observed=True)),
+        wanted.sum(),
+        rtol=1e-6,
     )
     masked = dist.Poisson(1e6).expand([2]).mask(np.array([True, False]))
-    found = log_prob({"fn": masked, "value": np.array([10**6, -1]), **one})
+    found = log_prob(
+        statement("sample", "x", masked, value=np.array([10**6, -1]), is_observed=True)
+    )
     wanted = np.array([stats.poisson.logpmf(10**6, 1e6), 0.0])
     np.testing.assert_allclose(found, wanted, rtol=1e-6)

@@ -26,6 +26,7 @@ from scipy import special, stats
 import marginax.distributions as dist
 from marginax.density.log_prob import log_prob
 from marginax.density.validate import numpyro_checks
+from marginax.language.stack import statement
 
 INF = np.inf
 SINGLE = 2e-5  # relative, of a value in single precision: a hundred roundings and more
@@ -815,14 +816,7 @@ def test_value_and_derivatives(name: str) -> None:
         for i, array in zip(floats, chosen, strict=True):
             arguments[i] = array
         fn = row.make(*map(jnp.asarray, arguments[:-1]))
-        msg = {
-            "fn": fn,
-            "value": arguments[-1],
-            "intermediates": [],
-            "is_observed": True,
-            "infer": {},
-        }
-        found = log_prob(msg)
+        found = log_prob(statement("sample", "x", fn, value=arguments[-1], is_observed=True))
         found = found.sum(0) if found.ndim > 1 else found
         return found.sum(), found
 

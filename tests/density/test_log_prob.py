@@ -14,6 +14,7 @@ from scipy import stats
 import marginax as mx
 import marginax.distributions as dist
 from marginax.density.log_prob import log_prob
+from marginax.language.stack import statement
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +24,7 @@ def double() -> Any:
 
 
 def density(fn: Distribution, value: Any, observed: bool = True) -> Any:
-    return log_prob(
-        {"fn": fn, "value": value, "intermediates": [], "is_observed": observed, "infer": {}}
-    )
+    return log_prob(statement("sample", "x", fn, value=value, is_observed=observed))
 
 
 GRID = np.array([0.0, 1e-300, 0.3, 1.0])

@@ -19,6 +19,7 @@ from marginax.density.log_prob import log_prob
 from marginax.density.parameters import checks, invalid, validity
 from marginax.infer import MCMC, NUTS, SVI, TraceEnum_ELBO
 from marginax.infer.autoguide import AutoDelta
+from marginax.language.stack import statement
 
 C = dist.constraints
 EYE = np.eye(2, dtype=np.float32)
@@ -124,7 +125,7 @@ def flags_and_density(kind: Any, arguments: dict[str, Any], value: Any) -> tuple
         fn = kind(**arguments)
         found = validity(checks(fn))
         seen.append(list(found))
-        msg = {"fn": fn, "value": value, "intermediates": None, "is_observed": True, "infer": {}}
+        msg = statement("sample", "x", fn, value=value, is_observed=True)
         return list(found.values()), log_prob(msg)
 
     with jax.disable_jit():

@@ -13,6 +13,7 @@ from matplotlib.image import imread
 import marginax as mx
 from marginax.infer import SVIRunResult, SVIState
 from marginax.infer.autoguide import AutoDelta
+from marginax.language.stack import statement
 from marginax.tutorial import steps
 from marginax.tutorial.figures import draw_all
 from marginax.tutorial.job import _plain
@@ -50,15 +51,18 @@ def served() -> Served:
 
 def test_the_start_is_plausible():
     key = jax.random.key(0)
-    site = {"kwargs": {"rng_key": key}}
-    np.testing.assert_allclose(plausible_start({"name": "weights"} | site), [0.5, 0.5])
-    scale = float(plausible_start({"name": "scale"} | site))
+
+    def site(name: str) -> Any:
+        return statement("sample", name, kwargs={"rng_key": key})
+
+    np.testing.assert_allclose(plausible_start(site("weights")), [0.5, 0.5])
+    scale = float(plausible_start(site("scale")))
     assert scale == pytest.approx(np.sqrt(np.var([0, 1, 10, 11, 12], ddof=1) / 2))
-    locs = np.asarray(plausible_start({"name": "locs"} | site))
+    locs = np.asarray(plausible_start(site("locs")))
     assert set(locs.tolist()) <= {0.0, 1.0, 10.0, 11.0, 12.0}
     assert len(set(locs.tolist())) == 2
     with pytest.raises(ValueError, match="other"):
-        plausible_start({"name": "other"} | site)
+        plausible_start(site("other"))
 
 
 def test_serving_classifies_the_data_and_a_grid(served: Served):

@@ -92,7 +92,7 @@ class density_trace(handlers.trace):
             msg["density"] = log_density_of(msg)
         elif msg["type"] == "sample":  # of a scan, where those of its steps were put together
             names = ("array", "validity", "series", "unmasked", "kept")
-            whole = {key: msg[key] for key in names}
+            whole = {key: cast(dict[str, Any], msg)[key] for key in names}
             msg["density"] = replace(msg["density"], **whole)
         super().postprocess_message(msg)
 

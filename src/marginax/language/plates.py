@@ -19,7 +19,7 @@ from jax import Array
 from jax.core import Tracer
 
 from marginax.errors import ModelError, NotKnownError
-from marginax.language.stack import Message, Messenger, apply_stack
+from marginax.language.stack import Message, Messenger, apply_stack, statement
 
 
 class CondIndepStackFrame(NamedTuple):
@@ -145,19 +145,14 @@ class plate(Messenger):
     def _choose(self, subsample_size: int) -> tuple[Array, list[CondIndepStackFrame]]:
         """Which elements are present (others may replay or substitute that), and the plates around."""
         whole = subsample_size == self.size
-        msg: Message = {
-            "type": "plate",
-            "name": self.name,
-            "fn": _draw_indices,
-            "args": (self.size, subsample_size),
-            "kwargs": {"rng_key": None},
-            "value": jnp.arange(self.size) if whole else None,
-            "scale": None,
-            "scale_handlers": (),
-            "cond_indep_stack": [],
-        }
-        if not whole:
-            msg["fn"] = self._draw_or_explain
+        msg = statement(
+            "plate",
+            self.name,
+            _draw_indices if whole else self._draw_or_explain,
+            args=(self.size, subsample_size),
+            kwargs={"rng_key": None},
+            value=jnp.arange(self.size) if whole else None,
+        )
         apply_stack(msg)
         indices = jnp.asarray(msg["value"])
         if indices.ndim != 1 or not jnp.issubdtype(indices.dtype, jnp.integer):

@@ -19,7 +19,7 @@ from numpyro.distributions import Distribution, Unit
 from marginax.arrays.masked import refuse_masked
 from marginax.arrays.narrowing import check_narrowing, check_rounding
 from marginax.errors import ModelError
-from marginax.language.stack import Message, apply_stack, is_active
+from marginax.language.stack import Message, apply_stack, is_active, statement
 
 ENUMERATE_CHOICES = (None, "parallel", "sequential")
 _NOT_NUMBERS = "OUSMm"  # NumPy kinds: objects, text, bytes, dates, durations
@@ -96,21 +96,12 @@ def sample(
         return _sample_partly_observed(name, fn, obs, obs_mask, rng_key, sample_shape, infer)
     if not is_active() and obs is not None:
         return obs
+    kwargs = {"rng_key": rng_key, "sample_shape": tuple(sample_shape)}
+    is_observed = obs is not None
     msg = apply_stack(
-        {
-            "type": "sample",
-            "name": name,
-            "fn": fn,
-            "args": (),
-            "kwargs": {"rng_key": rng_key, "sample_shape": tuple(sample_shape)},
-            "value": obs,
-            "scale": None,
-            "scale_handlers": (),
-            "is_observed": obs is not None,
-            "intermediates": [],
-            "cond_indep_stack": [],
-            "infer": infer,
-        }
+        statement(
+            "sample", name, fn, kwargs=kwargs, value=obs, is_observed=is_observed, infer=infer
+        )
     )
     check_value_fits(msg)
     return msg["value"]
@@ -294,18 +285,7 @@ def param(name: str, init_value: Any = None, **kwargs: Any) -> Any:
 
     if not is_active():
         return fn()
-    msg: Message = {
-        "type": "param",
-        "name": name,
-        "fn": fn,
-        "args": (),
-        "kwargs": kwargs,
-        "value": None,
-        "scale": None,
-        "scale_handlers": (),
-        "cond_indep_stack": [],
-    }
-    return apply_stack(msg)["value"]
+    return apply_stack(statement("param", name, fn, kwargs=kwargs))["value"]
 
 
 def _check_param_options(name: str, options: dict[str, Any]) -> None:
@@ -351,8 +331,7 @@ def deterministic(name: str, value: ArrayLike) -> Any:
         )
     if not is_active():
         return value
-    msg = {"type": "deterministic", "name": name, "value": value, "cond_indep_stack": []}
-    return apply_stack(msg)["value"]
+    return apply_stack(statement("deterministic", name, value=value))["value"]
 
 
 def factor(name: str, log_factor: ArrayLike) -> None:
@@ -396,15 +375,8 @@ def prng_key() -> Any:
     """
     if not is_active():
         return None
-    msg: Message = {
-        "type": "prng_key",
-        "name": None,
-        "fn": lambda rng_key: rng_key,
-        "args": (),
-        "kwargs": {"rng_key": None},
-        "value": None,
-    }
-    return apply_stack(msg)["value"]
+    key = statement("prng_key", None, lambda rng_key: rng_key, kwargs={"rng_key": None})
+    return apply_stack(key)["value"]
 
 
 def subsample(data: ArrayLike, event_dim: int) -> Any:
@@ -436,5 +408,5 @@ def subsample(data: ArrayLike, event_dim: int) -> Any:
     data = as_numbers("subsample(data)", data)
     if not is_active():
         return data
-    msg = {"type": "subsample", "name": None, "value": data, "kwargs": {"event_dim": event_dim}}
-    return apply_stack(msg)["value"]
+    rows = statement("subsample", None, value=data, kwargs={"event_dim": event_dim})
+    return apply_stack(rows)["value"]

@@ -18,7 +18,7 @@ import copy
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -368,12 +368,12 @@ class _Recorded:
 
     def finish(self, arrays: dict[str, Any], differs: bool, series: Series) -> None:
         """Give the message of the whole series to the handler."""
-        msg = dict(self.msg, intermediates=[])
-        if "infer" in msg:  # what was observed at one step, say
+        msg = cast(dict[str, Any], copy.copy(self.msg))
+        msg["intermediates"] = []
+        if msg["type"] == "sample":  # what was observed at one step, say
             msg["infer"] = {k: v for k, v in msg["infer"].items() if k != "obs"}
         msg.pop("steps", None)
-        if "kwargs" in msg:
-            msg["kwargs"] = {k: v for k, v in msg["kwargs"].items() if k != "rng_key"}
+        msg["kwargs"] = {k: v for k, v in msg["kwargs"].items() if k != "rng_key"}
         if msg["type"] == "plate":
             if msg["value"] is not msg.pop("all_elements"):
                 raise ModelError(
@@ -392,7 +392,7 @@ class _Recorded:
             msg["series"] = (*msg.get("series", ()), series)
         if "fn" in arrays and msg["type"] == "sample":
             arrays["fn"] = promote_batch_shape(arrays["fn"])
-        self.handler.postprocess_message(msg | arrays)
+        self.handler.postprocess_message(cast(Message, msg | arrays))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypedDict, cast
 
 import jax
 from numpyro.distributions import (
@@ -41,8 +41,73 @@ from numpyro.distributions import (
 
 from marginax.errors import ModelError
 
-Message = dict[str, Any]
-"""One primitive statement, under way through the stack. Keys: see `primitives.sample`."""
+
+class Message(TypedDict):
+    """One primitive statement, under way through the stack. Keys that NumPyro has mean what they mean there.
+
+    `statement` makes one. The keys in the second half are there where a handler has set them.
+    """
+
+    type: str
+    """``"sample"``, ``"param"``, ``"deterministic"``, ``"plate"``, ``"subsample"`` or ``"prng_key"``."""
+    name: str
+    fn: Any
+    """The distribution; of other statements, the function that makes the value."""
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    """With these ``fn`` is called."""
+    value: Any
+    """None until there is one."""
+    is_observed: bool
+    infer: dict[str, Any]
+    """Advice to inference."""
+    scale: Any
+    """What the log density is multiplied by; None for one."""
+    scale_handlers: tuple[Any, ...]
+    """The keys of the `scale` handlers around it, outermost first."""
+    intermediates: list[Any]
+    """What the value of a transformed distribution was made from."""
+    cond_indep_stack: list[Any]
+    """The plates around it, innermost first."""
+
+    stop: bool
+    """Handlers further out do not see it."""
+    is_intervened: bool
+    """`do` gives the model another value."""
+    overwrite: Any
+    """A function of what is drawn, for what the value is then."""
+    steps: tuple[Any, ...]
+    """The scans under way around it, the outermost first."""
+    series: tuple[Any, ...]
+    """The scans that it is a whole series of, the outermost first."""
+    all_elements: Any
+    """Of a plate in a scan, what it gives when nobody chooses."""
+    site: Any
+    """What was collected of it (`graph.sites`)."""
+    bounds: Any
+    """The bounds of its support (`graph.sites`)."""
+    density: Any
+    """Its log density (`graph.log_density`)."""
+    from_numpyro: Any
+    """What it translates."""
+
+
+def statement(type: str, name: str | None, fn: Any = None, **given: Any) -> Message:
+    """A primitive statement as a model makes it; what is not given is empty."""
+    blank = {
+        "type": type,
+        "name": name,
+        "fn": fn,
+        "args": (),
+        "kwargs": {},
+        "value": None,
+        "scale": None,
+        "scale_handlers": (),
+        "cond_indep_stack": [],
+    }
+    if type == "sample":
+        blank |= {"is_observed": False, "infer": {}, "intermediates": []}
+    return cast(Message, blank | given)
 
 
 class _Stack(threading.local):
@@ -222,7 +287,7 @@ def apply_stack(msg: Message, outside: Messenger | None = None) -> Message:
         handlers[reached].process_message(msg)
         if msg.get("stop"):
             break
-    overwrite = msg.pop("overwrite", None)
+    overwrite = cast(Any, msg.pop("overwrite", None))
     if msg["value"] is None:
         _draw(msg)
         if overwrite is not None:

@@ -30,7 +30,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpyro
@@ -58,7 +58,7 @@ from marginax.language.stack import (
 )
 from marginax.numpyro_models.steps import OfOneStep, control_flow
 
-_TRANSLATED = "from_numpyro"
+_TRANSLATED: Literal["from_numpyro"] = "from_numpyro"
 """The key of a message that says that it stands for one of NumPyro's."""
 
 
@@ -315,7 +315,7 @@ class _AsStated(Messenger):
         super().__init__()
         self.original = original
         self.inside = inside
-        self.translation: Message = {}
+        self.translation: Message | None = None
 
     def process_message(self, msg: Message) -> None:
         if _TRANSLATED in msg:
@@ -328,9 +328,9 @@ class _AsStated(Messenger):
             msg["value"] = self.original["value"]  # substituted, perhaps
         if msg["type"] == "plate":
             msg["kwargs"] = dict(self.original["kwargs"])  # a key, perhaps
-        if "cond_indep_stack" in msg:
+        if "cond_indep_stack" in self.original:
             msg["cond_indep_stack"] += _frames(self.original, self.inside)
-        if "scale" in msg:
+        if msg["type"] in ("sample", "param", "plate"):
             self.scale(msg)
 
     def scale(self, msg: Message) -> None:

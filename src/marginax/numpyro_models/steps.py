@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ class OfOneStep(TheirMessenger):
     """Makes NumPyro's handlers that have values for a series leave the sites of a scan's body alone."""
 
     def process_message(self, msg: Message) -> None:
-        msg["_control_flow_done"] = True  # NumPyro's own sign for that
+        cast(dict[str, Any], msg)["_control_flow_done"] = True  # NumPyro's own sign for that
 
 
 def control_flow(msg: Message, inside: list[Any]) -> Any:

@@ -14,6 +14,7 @@ import marginax as mx
 import marginax.distributions as dist
 from marginax.infer.start.initial_points import init_to_kmeans_plusplus, init_to_random_points
 from marginax.infer.start.initialization import init_to_feasible, init_to_median, initial_values
+from marginax.language.stack import statement
 
 KEY = jax.random.key(0)
 DRAWS = 4000
@@ -194,7 +195,7 @@ def test_components_may_be_in_the_event_have_their_own_supports_and_other_sites_
 @both
 def test_a_site_without_data_begins_at_its_median_unless_told_otherwise(strategy: Any):
     fn = dist.Normal(3.0, 1.0).expand([2])
-    site = {"name": "locs", "fn": fn, "kwargs": {"rng_key": KEY}}
+    site = statement("sample", "locs", fn, kwargs={"rng_key": KEY})
     np.testing.assert_array_equal(strategy(site), init_to_median(site))
 
 

@@ -20,6 +20,7 @@ from marginax.infer.start.initialization import (
     init_to_value,
     initial_values,
 )
+from marginax.language.stack import statement
 
 KEY = jax.random.key(0)
 
@@ -216,7 +217,7 @@ def test_bad_initial_values_are_errors_that_name_the_site(values: Any, reason: s
 
 
 def test_a_random_initial_value_without_a_key_is_refused():
-    site = {"name": "x", "fn": dist.Normal(0.0, 1.0), "kwargs": {}}
+    site = statement("sample", "x", dist.Normal(0.0, 1.0))
     with pytest.raises(mx.ModelError, match="'x'.*no key"):
         init_to_sample(site)
 

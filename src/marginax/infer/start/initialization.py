@@ -27,7 +27,14 @@ from marginax.graph.sites import seen_in
 from marginax.infer.known import KnownModel, know
 from marginax.language import handlers
 from marginax.language.primitives import as_numbers
-from marginax.language.stack import Message, apply_stack, element, is_point_mass, isolated
+from marginax.language.stack import (
+    Message,
+    apply_stack,
+    element,
+    is_point_mass,
+    isolated,
+    statement,
+)
 
 InitStrategy = Callable[[Message], Any]
 
@@ -275,6 +282,4 @@ def initial_trace(
 
 def state(name: str, value: Any, outside: handlers.Messenger) -> None:
     """Give a value to the handlers outside of one that is at work; of a scan it becomes a series."""
-    apply_stack(
-        {"type": "deterministic", "name": name, "value": value, "cond_indep_stack": []}, outside
-    )
+    apply_stack(statement("deterministic", name, value=value), outside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -262,16 +263,14 @@ class do(Messenger):
         value = element(msg, self.data[msg["name"]])
         # The message forks. The site itself goes on outwards, to be drawn, scored and recorded as if
         # nothing had happened; what returns to the model is a constant, which adds no density.
-        itself = dict(
-            msg,
-            kwargs=dict(msg["kwargs"]),
-            cond_indep_stack=list(msg["cond_indep_stack"]),
-            is_intervened=True,
-        )
+        itself = copy.copy(msg)
+        itself["kwargs"] = dict(msg["kwargs"])
+        itself["cond_indep_stack"] = list(msg["cond_indep_stack"])
+        itself["is_intervened"] = True
         apply_stack(itself, outside=self)
-        msg.update(
-            itself, type="deterministic", name=f"{itself['name']}__CF", value=value, stop=True
-        )
+        msg.update(itself)
+        msg["type"], msg["name"] = "deterministic", f"{itself['name']}__CF"
+        msg["value"], msg["stop"] = value, True
 
 
 class lift(Messenger):
