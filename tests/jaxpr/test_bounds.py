@@ -13,8 +13,8 @@ from scipy import stats
 
 import marginax as mx
 import marginax.distributions as dist
-from marginax.graph.sites import collect_sites
-from marginax.marginal.prepared import prepare_model
+from marginax.graph.record import record_model
+from marginax.marginal.prepared import prepare_record
 
 T2, T3 = np.array([0.0, 3.0]), np.array([0.0, 3.0, 5.0])
 THREE = np.array([0.3, 0.3, 0.4])
@@ -23,7 +23,7 @@ GROUP = np.array([0, 2, 1, 2])
 
 def capture(model: Callable[[], Any]) -> None:
     """Trace and analyse a model; nothing is compiled."""
-    prepare_model(model, collect_sites(model), {}, (), {})
+    prepare_record(record_model(model, (), {}), {})
 
 
 def seen(loc: Any) -> None:

@@ -70,8 +70,18 @@ class Record:
         refuse_long_indices(self.program, self.outputs, [self.sites[n] for n in self.inputs])
 
 
-class _Latents(Messenger):
-    """Gives each latent site without a value an input of the program."""
+class Latents(Messenger):
+    """Gives each latent site without a value an input of the program.
+
+    Parameters
+    ----------
+    model : callable
+        The model.
+    token : array
+        What ties inputs to the run.
+    given : collection of str
+        The names of values that have one in the model and are inputs all the same.
+    """
 
     def __init__(self, model: Callable[..., Any], token: Any, given: Collection[str]) -> None:
         super().__init__(model)
@@ -95,10 +105,14 @@ class _Latents(Messenger):
         elif value is None:
             self.free.add(name)
             shape = tuple(msg["fn"].shape(msg["kwargs"].get("sample_shape", ())))
-            msg["value"] = element(msg, self.input_of(msg, shape, _drawn_type(msg["fn"])))
+            msg["value"] = self.value_of(msg, shape)
         elif name in self.given and not msg["is_observed"]:
             value = jnp.asarray(value)
             msg["value"] = element(msg, self.input_of(msg, value.shape, value.dtype))
+
+    def value_of(self, msg: Message, shape: tuple[int, ...]) -> Any:
+        """The value of a free latent site, of this shape in one step."""
+        return element(msg, self.input_of(msg, shape, _drawn_type(msg["fn"])))
 
     def input_of(self, msg: Message, shape: tuple[int, ...], dtype: Any) -> Any:
         """The input for a site, of a scan that for all its steps; a scan runs its body more than once."""
@@ -143,7 +157,12 @@ class _Run(Recorder, density_trace):
 
 
 def record_model(
-    model: Callable[..., Any], args: Any, kwargs: Any, given: Collection[str] = ()
+    model: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    given: Collection[str] = (),
+    filling: type[Latents] = Latents,
+    is_compared: bool = False,
 ) -> Record:
     """Run a model once.
 
@@ -155,6 +174,10 @@ def record_model(
         Its arguments: Python values stay Python values, data stay numbers.
     given : collection of str
         The names for which values will be given: of those that have one in the model, inputs are made, too.
+    filling : class of handler
+        What gives latent sites their values.
+    is_compared : bool
+        Whether the sites will be compared with those of later runs (`refuse_changes`).
 
     Raises
     ------
@@ -167,7 +190,7 @@ def record_model(
     stated: list[Stated] = []
 
     def flat(token: Any) -> list[Any]:
-        run = _Run(_Latents(model, token, given))
+        run = _Run(filling(model, token, given))
         trace = run.get_trace(*args, **kwargs)
         densities = {n: m["density"] for n, m in trace.items() if m["type"] == "sample"}
         recorded = {n: m["value"] for n, m in trace.items() if m["type"] == "deterministic"}
@@ -186,8 +209,9 @@ def record_model(
     (run,), names = runs, tuple(runs[0].filling.inputs)
     n_bounds = sum(kind == "bound" for kind, _ in outputs)
     whole = _of_latents(traced, names)
-    # What would be compared with later runs, data among it, is not kept: there are none.
-    sites = {name: replace(msg["site"], seen=None) for name, msg in run.trace.items()}
+    sites = {name: msg["site"] for name, msg in run.trace.items()}
+    if not is_compared:  # what would be has data among it
+        sites = {name: replace(site, seen=None) for name, site in sites.items()}
     if n_bounds:
         numbers = _bounds(whole, outputs)
         for name, (msg, found) in run.bounded.items():

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from marginax.graph.record import Record
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites, collect_sites_once
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.primitives import prng_key
 from marginax.language.stack import Message, Messenger, active_handlers
-from marginax.marginal.prepared import Prepared, prepare_model
+from marginax.marginal.prepared import Prepared, prepare_record
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,13 @@ class KnownModel:
     args: Any
     kwargs: Any
     sites: Mapping[str, Site]
+    record: Record | None = None
+    """Of its run, where that was one for its density (`target.know_unconstrained`)."""
 
-    def prepare(self, values: Mapping[str, Any]) -> Prepared:
+    def prepare(self, values: Mapping[str, Any], memory_limit: int | None = None) -> Prepared:
         """Its graph and plan, given values that fit its sites; free sites without one are summed out."""
-        return prepare_model(self.model, self.sites, values, self.args, self.kwargs)
+        assert self.record is not None
+        return prepare_record(self.record, values, memory_limit)
 
     @property
     def continuous(self) -> dict[str, Site]:

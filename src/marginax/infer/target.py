@@ -17,27 +17,26 @@ from jax import Array
 from numpyro.distributions.transforms import biject_to
 
 from marginax.density.parameters import Parameter
-from marginax.density.validate import numpyro_checks
 from marginax.errors import ModelError
-from marginax.graph.known_data import with_data_known
-from marginax.graph.log_density import LogDensity, density_trace
-from marginax.graph.same_sites import refuse_changes, seen_of
-from marginax.graph.sites import Site, seen_in
-from marginax.infer.known import KnownModel, know
+from marginax.graph.capture import Key
+from marginax.graph.factors import Place
+from marginax.graph.record import Latents, record_model
+from marginax.graph.sites import Site, as_jax_arrays
+from marginax.infer.known import KnownModel
 from marginax.infer.start.initialization import (
     BESIDE,
     InitStrategy,
     initial_trace,
-    site_shape,
     state,
 )
 from marginax.jaxpr.compiled import hoisted_jit
-from marginax.language import handlers
-from marginax.language.stack import Message, element, isolated
-from marginax.marginal.prepared import Prepared, diagnose, prepare, split_trace
+from marginax.language.stack import Message, element
+from marginax.marginal.prepared import Prepared, diagnose
 from marginax.marginal.queries import log_density
 
 JACOBIAN = " (Jacobian)"
+CONSTRAINED = " (constrained)"
+"""After the name of a site, of what is stated beside it."""
 
 Position = dict[str, Array]
 """Unconstrained values by site name."""
@@ -89,20 +88,83 @@ class Target:
         return diagnose(replace(self.prepared, values=position))
 
 
+class _Unconstrained(Latents):
+    """Gives continuous sites a transform of an input without constraints, and states its Jacobian beside them."""
+
+    def value_of(self, msg: Message, shape: tuple[int, ...]) -> Any:
+        fn = msg["fn"]
+        if fn.is_discrete:
+            return super().value_of(msg, shape)
+        transform = biject_to(fn.support)
+        own = tuple(transform.inverse_shape(shape))
+        value = element(msg, self.input_of(msg, own, jnp.result_type(float)))
+        constrained = transform(value)
+        jacobian = jnp.sum(transform.log_abs_det_jacobian(value, constrained))
+        # Outside of all plates and scales: it belongs to the change of variables alone.
+        state(msg["name"] + JACOBIAN, jacobian, self)
+        state(msg["name"] + CONSTRAINED, constrained, self)
+        return constrained
+
+
+def know_unconstrained(model: Callable[..., Any], args: Any, kwargs: Any) -> KnownModel:
+    """Run a model once, with its continuous latent sites on the unconstrained scale.
+
+    Parameters
+    ----------
+    model : callable
+        The model, under whatever handlers fix some of its values.
+    args, kwargs
+        Its arguments.
+
+    Returns
+    -------
+    KnownModel
+        With the record of the run, whose program takes unconstrained values.
+    """
+    args, kwargs = as_jax_arrays((args, kwargs))
+    run = record_model(model, args, kwargs, (), _Unconstrained, is_compared=True)
+    beside = (JACOBIAN, CONSTRAINED)
+    sites = {name: site for name, site in run.sites.items() if not name.endswith(beside)}
+    shapes = dict(zip(run.inputs, run.program.in_avals, strict=True))
+    moved = {
+        name: replace(site, shape=shapes[name].shape, dtype=shapes[name].dtype)
+        for name, site in sites.items()
+        if site.is_free and not site.is_discrete
+    }
+    places = {n + JACOBIAN: Place(n + JACOBIAN, (), (), False, False, n) for n in moved}
+    record = replace(
+        run,
+        sites={**sites, **moved},
+        outputs=tuple(map(_output, run.outputs)),
+        places={**run.places, **places},
+    )
+    return KnownModel(model, args, kwargs, sites, record)
+
+
+def _output(key: Key) -> Key:
+    """What a value stated beside a site is: its Jacobian is a factor, its constrained value is recorded."""
+    kind, name = key
+    if kind == "value" and isinstance(name, str):
+        if name.endswith(JACOBIAN):
+            return "log_density", name
+        return kind, name.removesuffix(CONSTRAINED)
+    return key
+
+
 def make_target(
     model: Callable[..., Any], args: Any, kwargs: Any, memory_limit: int | None = None
 ) -> Target:
-    """Trace a model into its target density: `target_of` a model of which nothing is known yet."""
-    return target_of(know(model, args, kwargs), memory_limit)
+    """Trace a model into its target density, see `target_of`."""
+    return target_of(know_unconstrained(model, args, kwargs), memory_limit)
 
 
 def target_of(known: KnownModel, memory_limit: int | None = None) -> Target:
-    """Trace a model into its target density.
+    """The target density of a model.
 
     Parameters
     ----------
     known : KnownModel
-        The model.
+        From `know_unconstrained`.
     memory_limit : int, optional
         In bytes, for the largest array.
 
@@ -126,36 +188,7 @@ def target_of(known: KnownModel, memory_limit: int | None = None) -> Target:
             f"{_summed_out(sites)}. The exact answers are marginalize(model).posterior({{}}, ...), "
             ".mode and .draw."
         )
-    shapes = _unconstrained_shapes(known)
-    dtype = jnp.result_type(float)
-    moved = {n: replace(s, shape=shapes[n], dtype=dtype) for n, s in continuous.items()}
-
-    def program(values: dict[str, Any]) -> tuple[dict[str, LogDensity], dict[str, Any]]:
-        def place(site: Message) -> Any:
-            name = site["name"]
-            if site["type"] != "sample" or name not in values:
-                return None
-            value = element(site, values[name])
-            if name not in continuous:
-                return value
-            transform = biject_to(site["fn"].support)
-            constrained = transform(value)
-            jacobian = jnp.sum(transform.log_abs_det_jacobian(value, constrained))
-            # Outside of all plates and scales: it belongs to the change of variables alone.
-            state(name + JACOBIAN, jacobian, placed)
-            return constrained
-
-        placed = handlers.substitute(known.model, substitute_fn=place)
-        with isolated(), numpyro_checks(False):  # `know` has checked
-            trace = density_trace(placed).get_trace(*known.args, **known.kwargs)
-        beside = {n: trace.pop(n) for n in list(trace) if n.endswith(JACOBIAN)}
-        refuse_changes(seen_in(sites), seen_of(trace))
-        jacobians = {n: LogDensity(beside[n + JACOBIAN]["value"]) for n in continuous}
-        densities, recorded = split_trace(trace)
-        densities |= {name + JACOBIAN: jacobian for name, jacobian in jacobians.items()}
-        return densities, {name: trace[name]["value"] for name in continuous} | recorded
-
-    prepared = prepare(program, {**sites, **moved}, dict.fromkeys(continuous), memory_limit)
+    prepared = known.prepare(dict.fromkeys(continuous), memory_limit)
     for name in continuous:
         for variable in prepared.graph.captured.dependence["value", name]:
             if variable in prepared.graph.variables:
@@ -169,43 +202,6 @@ def target_of(known: KnownModel, memory_limit: int | None = None) -> Target:
 def _summed_out(sites: Mapping[str, Site]) -> str:
     names = ", ".join(repr(n) for n, s in sites.items() if s.is_free)
     return f" ({names} summed out)" if names else ""
-
-
-def _unconstrained_shapes(known: KnownModel) -> dict[str, tuple[int, ...]]:
-    shapes = {name: _shape_in_fixed_support(site) for name, site in known.continuous.items()}
-    found = {name: shape for name, shape in shapes.items() if shape is not None}
-    if len(found) == len(shapes):
-        return found
-
-    def run(key: Any, number: Array) -> None:
-        def look(site: Message) -> Any:
-            if site["type"] != "sample" or site["name"] not in shapes:
-                return None
-            lengths = tuple(steps.length for steps in reversed(site.get("steps", ())))
-            own = biject_to(site["fn"].support).inverse_shape(site_shape(site))
-            found[site["name"]] = (*lengths, *own)
-            # Only its shape counts (an improper site could not be drawn), and a model that
-            # branches on it must not get an answer.
-            return jnp.full(site_shape(site), number)
-
-        seeded = handlers.seed(known.model, rng_seed=key)
-        handlers.substitute(seeded, substitute_fn=look)(*known.args, **known.kwargs)
-
-    with isolated():
-        with_data_known(lambda: jax.eval_shape(run, jax.random.key(0), 0.0))
-    return found
-
-
-def _shape_in_fixed_support(site: Site) -> tuple[int, ...] | None:
-    """The shape of a site's unconstrained value; None where only a run of the model can tell."""
-    if site.constraint is None:
-        return None
-    try:
-        return tuple(biject_to(site.constraint).inverse_shape(site.shape))
-    except (
-        NotImplementedError
-    ):  # of a compound distribution, which may declare one that has a bijection
-        return None
 
 
 def initial_position(known: KnownModel, strategy: InitStrategy, key: Any) -> Position:

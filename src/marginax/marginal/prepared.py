@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import jax
@@ -18,22 +17,18 @@ import numpy as np
 
 from marginax.blocks.blocked import in_blocks
 from marginax.density.parameters import invalid
-from marginax.density.validate import check_value, numpyro_checks
+from marginax.density.validate import check_value
 from marginax.elimination.factor import Factor
 from marginax.elimination.plan import Advance, Eliminate, Plan
 from marginax.elimination.planner import make_plan
 from marginax.errors import ModelError
-from marginax.graph.build import factor_graph, graph_of
+from marginax.graph.build import graph_of
 from marginax.graph.capture import analysed
 from marginax.graph.factors import Evaluated, FactorGraph
-from marginax.graph.log_density import LogDensity, density_trace
 from marginax.graph.record import Record
-from marginax.graph.same_sites import refuse_changes, seen_of
-from marginax.graph.sites import Site, as_jax_arrays, seen_in
+from marginax.graph.sites import Site
 from marginax.jaxpr.compiled import hoisted_jit
-from marginax.language import handlers
 from marginax.language.primitives import as_numbers
-from marginax.language.stack import Message, isolated
 from marginax.marginal.explanation import explanation
 from marginax.marginal.plates_in_blocks import rows_on_disk_of, sizes_in_blocks
 
@@ -139,30 +134,6 @@ class Prepared:
         return max(counts, default=1) * np.dtype(jnp.result_type(float)).itemsize
 
 
-def prepare(
-    program: Callable[[dict[str, Any]], tuple[dict[str, LogDensity], dict[str, Any]]],
-    sites: Mapping[str, Site],
-    values: Mapping[str, Any],
-    memory_limit: int | None = None,
-) -> Prepared:
-    """Graph and plan of a traced program, refused if it would not fit into memory.
-
-    Parameters
-    ----------
-    program : callable
-        From latent values to log densities and recorded values.
-    sites : mapping of Site
-        The model's sites.
-    values : mapping of arrays
-        Values for latent sites and parameters; free sites without one are summed out.
-    memory_limit : int, optional
-        In bytes, for the largest array.
-    """
-    latents = {name: site for name, site in sites.items() if site.is_free or name in values}
-    enumerated = frozenset(name for name in latents if name not in values)
-    return _planned(factor_graph(program, latents, enumerated), sites, values, memory_limit)
-
-
 def _planned(
     graph: FactorGraph,
     sites: Mapping[str, Site],
@@ -179,24 +150,22 @@ def _planned(
 def prepare_record(
     record: Record, values: Mapping[str, Any], memory_limit: int | None = None
 ) -> Prepared:
-    """Prepare a model of which a run has been recorded, see `prepare`."""
+    """Graph and plan of a model of which a run has been recorded, refused if it would not fit into memory.
+
+    Parameters
+    ----------
+    record : Record
+        The run.
+    values : mapping of arrays
+        Values that fit the sites (`check_params`); free sites without one are summed out.
+    memory_limit : int, optional
+        In bytes, for the largest array.
+    """
     latents = {name: record.sites[name] for name in record.inputs}
     enumerated = frozenset(name for name in latents if name not in values)
     captured = analysed(record.program, record.outputs, latents, enumerated)
     graph = graph_of(captured, record.places, record.scale_constants, latents, enumerated)
     return _planned(graph, record.sites, values, memory_limit)
-
-
-def prepare_model(
-    model: Callable[..., Any],
-    sites: Mapping[str, Site],
-    values: Mapping[str, Any],
-    args: Any,
-    kwargs: Any,
-    memory_limit: int | None = None,
-) -> Prepared:
-    """Prepare a model, with values that fit its sites (`check_params`)."""
-    return prepare(partial(run_model, model, sites, args, kwargs), sites, values, memory_limit)
 
 
 def default_memory_limit() -> int:
@@ -205,31 +174,6 @@ def default_memory_limit() -> int:
     if "bytes_limit" in stats:
         return stats["bytes_limit"] // 2
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-def run_model(
-    model: Callable[..., Any],
-    sites: Mapping[str, Site],
-    args: Any,
-    kwargs: Any,
-    values: dict[str, Any],
-) -> tuple[dict[str, LogDensity], dict[str, Any]]:
-    """Run a model with the given latent values; its log densities and deterministic values."""
-    fixed = handlers.substitute(model, data=values)
-    args, kwargs = as_jax_arrays((args, kwargs))
-    with isolated(), numpyro_checks(False):  # `collect_sites` has checked
-        trace = density_trace(fixed).get_trace(*args, **kwargs)
-    refuse_changes(seen_in(sites), seen_of(trace))
-    return split_trace(trace)
-
-
-def split_trace(
-    trace: Mapping[str, Message],
-) -> tuple[dict[str, LogDensity], dict[str, Any]]:
-    """The log densities and the deterministic values of a run recorded by `density_trace`."""
-    densities = {n: m["density"] for n, m in trace.items() if m["type"] == "sample"}
-    recorded = {n: m["value"] for n, m in trace.items() if m["type"] == "deterministic"}
-    return densities, recorded
 
 
 def check_params(

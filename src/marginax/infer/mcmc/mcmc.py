@@ -17,13 +17,14 @@ from jax import Array
 from marginax.errors import ModelError
 from marginax.infer.draws.cuts import check_cuts
 from marginax.infer.draws.summary import print_table, summary_table
-from marginax.infer.known import KnownModel, know
+from marginax.infer.known import KnownModel
 from marginax.infer.mcmc.block import Chain
 from marginax.infer.mcmc.diagnostics import diagnostics, warn_after
 from marginax.infer.mcmc.draws import Stored, in_memory
 from marginax.infer.mcmc.exact import exact_draws
 from marginax.infer.mcmc.kernels import Kernel
 from marginax.infer.mcmc.run import Checkpointing, Job, Ran, run_chains
+from marginax.infer.target import know_unconstrained
 from marginax.language import handlers
 
 CHAIN_METHODS = ("parallel", "vectorized", "sequential")
@@ -177,7 +178,7 @@ class MCMC:
         """
         del extra_fields
         key = handlers.as_key(rng_key)
-        known = know(self.sampler.model, args, kwargs)
+        known = know_unconstrained(self.sampler.model, args, kwargs)
         latent = tuple(name for name, site in known.sites.items() if site.is_free)
         kept = self.num_samples // self.thinning
         if latent and all(known.sites[name].support is not None for name in latent):
@@ -216,7 +217,7 @@ class MCMC:
             As for `run`.
         """
         self.post_warmup_state = None
-        known = know(self.sampler.model, args, kwargs)
+        known = know_unconstrained(self.sampler.model, args, kwargs)
         ran = self._run(known, handlers.as_key(rng_key), 0, init_params, None)
         if ran.standing.interrupted:
             raise KeyboardInterrupt("MCMC.warmup was interrupted.")

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from marginax.elimination.semiring import SUM
+from marginax.graph.record import record_model
 from marginax.graph.sites import Site
 from marginax.infer.elbo.pairing import BothPath, both_paths
 from marginax.infer.svi.given import given_guide
 from marginax.jaxpr.compiled import QUICK, remembered_jit
 from marginax.language import handlers
-from marginax.marginal.prepared import prepare_model
+from marginax.marginal.prepared import prepare_record
 from marginax.marginal.queries import weights
 
 EMPTY = 0.5
@@ -75,7 +76,7 @@ def component_use(
         names[:] = [name for name, site in sites.items() if _is_component(site)]
         if not names:
             return []
-        prepared = prepare_model(given, sites, {}, args, kwargs)
+        prepared = prepare_record(record_model(given, args, kwargs), {})
         marginals, _ = weights(prepared, SUM, [(name,) for name in names])
         return [jnp.sum(m, axis=tuple(range(m.ndim - 1))) for m in marginals]
 

@@ -19,12 +19,13 @@ from marginax.density.log_prob import log_prob
 from marginax.elimination.planner import IntractableError
 from marginax.errors import ModelError
 from marginax.graph.factors import Place
+from marginax.graph.record import record_model
 from marginax.graph.sites import Site
 from marginax.infer.elbo.guide_paths import guide_paths
 from marginax.infer.svi.given import given_guide, record, seeded
 from marginax.jaxpr.compiled import hoisted_jit
 from marginax.language import handlers
-from marginax.marginal.prepared import Prepared, prepare_model
+from marginax.marginal.prepared import Prepared, prepare_record
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _prepared(
     model: Any, guide: Any, params: Any, key: Any, args: Any, kwargs: Any, sum_out: bool
 ) -> tuple[Any, dict[str, Site], Prepared]:
     given, sites = given_guide(model, guide, params, key, args, kwargs, sum_out)
-    return given, sites, prepare_model(given, sites, {}, args, kwargs)
+    return given, sites, prepare_record(record_model(given, args, kwargs), {})
 
 
 def _value_at(value: np.ndarray, index: tuple[int, ...], suspect: _Suspect) -> str:
