@@ -98,6 +98,30 @@ def test_functions_that_are_equal_share_a_program():
         assert not first.untold, name
 
 
+OPERATIONS: dict[str, Callable[[Any], Function]] = {
+    "nonzero": lambda size: lambda x: jnp.nonzero(x > jnp.arange(4.0), size=2 if size else 3)[0],
+    "searchsorted": lambda left: (
+        lambda x: jnp.searchsorted(jnp.arange(4.0), x, side="left" if left else "right")
+    ),
+    "einsum": lambda row: (
+        lambda x: jnp.einsum("ij,j->i" if row else "ji,j->i", x * jnp.ones((2, 2)), jnp.ones(2))
+    ),
+    "sort": lambda stable: lambda x: jnp.sort(x * jnp.arange(3.0), stable=stable),
+}
+"""Functions of JAX, of which newer versions are objects with parameters."""
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_functions_of_jax_are_known_by_their_parameters(name: str):
+    one, again, other = (
+        program_key(jax.make_jaxpr(OPERATIONS[name](option))(1.0).jaxpr)
+        for option in (True, True, False)
+    )
+    assert one == again != other
+    assert not one.unproven
+    assert not one.untold
+
+
 def test_data_are_no_part_of_the_key_and_a_program_for_other_data_is_not_compiled_again():
     shared = []
     for data in (jnp.arange(3.0), jnp.arange(1.0, 4.0)):

@@ -50,7 +50,7 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stop()
-        self._start(READING_SECONDS, self.transport.abort)
+        self._expect_reading()
 
     def resume_writing(self) -> None:
         self._stop()
@@ -59,7 +59,20 @@ class Connection(H11Protocol):
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         self._stop()
-        self._start(READING_SECONDS, self.transport.abort)  # if the end of an answer is not read
+        self._expect_reading()  # of the end of an answer
+
+    def _expect_reading(self) -> None:
+        """Give up where nothing more of an answer is taken; a large one may take as long as it likes."""
+        left = self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            self._clock = None
+            if self.transport.get_write_buffer_size() < left:
+                self._expect_reading()
+            else:
+                self.transport.abort()
+
+        self._start(READING_SECONDS, look)
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP is answered like everything else."""
