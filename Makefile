@@ -50,7 +50,8 @@ test: $(VENV)/.dev
 
 # Some tests of every area, most of all of what new versions of JAX break: which primitives there are, derivatives
 # of derivatives, what XLA does not finish, programs on disk.
-PART := tests/jaxpr/test_compiled.py tests/jaxpr/test_program_cache.py tests/test_from_numpyro.py tests/language/test_scan.py \
+PART := tests/jaxpr/test_compiled.py tests/jaxpr/test_objects.py tests/jaxpr/test_same_program.py \
+	tests/jaxpr/test_program_cache.py tests/test_from_numpyro.py tests/language/test_scan.py \
 	tests/elimination/test_semiring.py tests/jaxpr/test_axis_flow.py tests/jaxpr/test_dependence.py \
 	tests/blocks/test_in_blocks.py tests/infer/test_mcmc.py tests/infer/posterior/test_discrete.py \
 	tests/infer/posterior/test_predictive.py tests/infer/test_autoguide_laplace.py tests/infer/test_line_search.py \

@@ -29,6 +29,7 @@ from marginax.blocks.on_disk import READ
 from marginax.blocks.program import Program, bytes_of, flat_program
 from marginax.errors import ModelError
 from marginax.jaxpr.axis_flow import dtype_of, shape_of
+from marginax.jaxpr.objects import written_out
 
 CACHE_ELEMENTS = 2**20
 """Elements of the largest array in a block. Measured on two cores with 1 MiB of cache each, and 32 MiB shared, a
@@ -116,7 +117,7 @@ def _traced(
         results.append(tree)
         return out
 
-    traced = jax.make_jaxpr(flat)(*leaves)
+    traced = written_out(jax.make_jaxpr(flat)(*leaves))
     ordered = tuple(sorted(sizes.items(), reverse=True))
     blocked = Blocked(traced.jaxpr, ordered, visit, linear)
     return blocked, [*map(jnp.asarray, traced.consts), *leaves], results[0]
@@ -159,12 +160,12 @@ class Blocked:
     def arranged(self, *arrays: Any) -> tuple[Callable[..., list[Any]], int, dict[int, int]]:
         """How to evaluate it, the bytes of the largest array, and the sizes that are cut into blocks of which size."""
         call, largest, chosen = self.plain, 0, dict[int, int]()
-        program = flat_program(jax.make_jaxpr(call)(*arrays))
+        program = flat_program(written_out(jax.make_jaxpr(call)(*arrays)))
         for size, asked in self.sizes:
             if chosen and asked is None:
                 continue  # what is left fits
             if chosen:
-                program = flat_program(jax.make_jaxpr(call)(*arrays))
+                program = flat_program(written_out(jax.make_jaxpr(call)(*arrays)))
             found = tiling(program, size, self.linear)
             block_size = None if found is None else chosen_block(found, asked)
             if found is not None and block_size is None and _reads(program, size):

@@ -32,6 +32,7 @@ from marginax.jaxpr.dependence import Dependence, dependences
 from marginax.jaxpr.enumerated import Enumerated, materialise, support_input
 from marginax.jaxpr.evaluate import Evaluation, evaluate
 from marginax.jaxpr.folding import operand
+from marginax.jaxpr.objects import written_out
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series
 
@@ -104,7 +105,8 @@ def capture(program: Program, latents: Mapping[str, Site], enumerated: Collectio
 
     abstract = [jax.ShapeDtypeStruct(site.shape, site.dtype) for site in latents.values()]
     try:
-        jaxpr = with_complements(with_data_known(lambda: jax.make_jaxpr(flat)(*abstract)))
+        traced = with_data_known(lambda: jax.make_jaxpr(flat)(*abstract))
+        jaxpr = with_complements(written_out(traced))
     except NEEDS_A_NUMBER as error:
         examples = {name: _example(site) for name, site in latents.items()}
         found = blame(program, examples, lambda name: latents[name].support is not None, error)

@@ -40,6 +40,7 @@ from marginax.graph.sites import (
 )
 from marginax.jaxpr.complement import with_complements
 from marginax.jaxpr.known_values import known_numbers
+from marginax.jaxpr.objects import written_out
 from marginax.language import handlers
 from marginax.language.primitives import check_value_fits
 from marginax.language.stack import Message, Messenger, element, is_point_mass, isolated
@@ -205,7 +206,7 @@ def record_model(
 
     # NumPyro's checks name no site; those of this package do.
     with isolated(), numpyro_checks(False), explaining(model, args, kwargs, given):
-        traced = with_data_known(lambda: jax.make_jaxpr(flat)(jnp.zeros(())))
+        traced = written_out(with_data_known(lambda: jax.make_jaxpr(flat)(jnp.zeros(()))))
     (run,), names = runs, tuple(runs[0].filling.inputs)
     n_bounds = sum(kind == "bound" for kind, _ in outputs)
     whole = _of_latents(traced, names)

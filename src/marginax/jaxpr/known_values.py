@@ -17,6 +17,7 @@ from jax.extend import core as jex_core
 from marginax.jaxpr.compiled import hoisted_jit
 from marginax.jaxpr.concrete import is_concrete
 from marginax.jaxpr.dependence import NOTHING, dependences
+from marginax.jaxpr.objects import written_out
 
 _UNKNOWN = {"an input": ()}
 
@@ -37,7 +38,8 @@ def known_outputs(fn: Callable[..., Any], *args: Any) -> Any:
         Of the structure of the function's result: a NumPy array, or None for an output that depends on an
         argument, or on something that is itself traced around the call.
     """
-    closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
+    traced, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
+    closed = written_out(traced)
     structure = jax.tree.structure(shapes)
     return jax.tree.unflatten(structure, known_numbers(closed))
 

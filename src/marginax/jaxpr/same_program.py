@@ -29,6 +29,7 @@ from jax.core import Tracer
 from jax.extend import core as jex_core
 from jax.extend.linear_util import WrappedFun
 
+from marginax.jaxpr.objects import is_object
 from marginax.jaxpr.written_rules import written_rule
 
 RULES: Mapping[str, frozenset[str]] = {
@@ -180,7 +181,7 @@ class _Walk:
             if is_dataclass(value):
                 parts = [self.word(getattr(value, field.name)) for field in fields(value)]
                 return f"{self._known(kind)}({','.join(parts)})"
-            if _is_operation(value):
+            if is_object(value):
                 parts = map(self.word, (value.params, value.in_avals, value.out_aval))
                 return f"{self._known(kind)}({','.join(parts)})"
             if not callable(value) and not isinstance(value, WrappedFun):
@@ -279,14 +280,6 @@ _PLAIN: Mapping[type, Callable[[Any], str]] = {
 
 def _is_of_libraries(kind: type) -> bool:
     return kind.__module__.split(".")[0] in LIBRARIES
-
-
-def _is_operation(value: Any) -> bool:
-    """Whether it is one of the primitives that JAX writes as objects, which all follow from their parameters.
-
-    They are `jax.experimental.hijax.HiPrim` in newer versions of JAX, and have had other names.
-    """
-    return all(hasattr(value, name) for name in ("params", "in_avals", "out_aval"))
 
 
 def _is_named(value: Any) -> bool:
