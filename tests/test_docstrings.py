@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import pytest
@@ -26,3 +27,11 @@ def test_an_example_prints_what_it_says(example: doctest.DocTest):
     report: list[str] = []
     doctest.DocTestRunner(verbose=False).run(example, out=report.append)
     assert not report, "".join(report)
+
+
+def test_names_are_those_of_users_and_all_are_there():
+    modules = {name for name in dir(mx) if inspect.ismodule(getattr(mx, name))}
+    assert modules == {"distributions", "handlers", "infer", "mixture", "optim", "testing"}
+    assert set(mx.__all__) <= set(dir(mx))
+    with pytest.raises(AttributeError, match="'marginalise'"):
+        getattr(mx, "marginalise")  # noqa: B009, a name that is not there

@@ -1,30 +1,77 @@
 """Marginax: probabilistic models whose discrete variables are summed out exactly."""
 
-from marginax import handlers as handlers, infer as infer, optim as optim, testing as testing
-from marginax.arrays.narrowing import PrecisionWarning as PrecisionWarning
-from marginax.blocks.devices import devices as devices
-from marginax.blocks.on_disk import RowsOnDisk as RowsOnDisk, rows_on_disk as rows_on_disk
-from marginax.density.parameters import InvalidParameterWarning as InvalidParameterWarning
-from marginax.elimination.contract import ScaleError as ScaleError
-from marginax.elimination.planner import IntractableError as IntractableError
-from marginax.errors import ModelError as ModelError
-from marginax.graph.sites import ManySitesWarning as ManySitesWarning
-from marginax.jaxpr.program_cache import cache_programs as cache_programs
-from marginax.language.plates import plate as plate, plate_stack as plate_stack
+import importlib
+from typing import Any
+
+from marginax import distributions, handlers, infer, optim, testing
+from marginax.arrays.narrowing import PrecisionWarning
+from marginax.blocks.devices import devices
+from marginax.blocks.on_disk import RowsOnDisk, rows_on_disk
+from marginax.density.parameters import InvalidParameterWarning
+from marginax.elimination.contract import ScaleError
+from marginax.elimination.planner import IntractableError
+from marginax.errors import ModelError
+from marginax.graph.sites import ManySitesWarning
+from marginax.jaxpr.program_cache import cache_programs
+from marginax.language.plates import plate, plate_stack
 from marginax.language.primitives import (
-    deterministic as deterministic,
-    factor as factor,
-    param as param,
-    prng_key as prng_key,
-    sample as sample,
-    subsample as subsample,
+    deterministic,
+    factor,
+    param,
+    prng_key,
+    sample,
+    subsample,
 )
-from marginax.language.scan import markov as markov, scan as scan
+from marginax.language.scan import markov, scan
 from marginax.marginal.facade import (
-    Marginal as Marginal,
-    TruncationWarning as TruncationWarning,
-    marginalize as marginalize,
+    Marginal,
+    TruncationWarning,
+    marginalize,
 )
-from marginax.numpyro_models import from_numpyro as from_numpyro
+from marginax.numpyro_models import from_numpyro
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "IntractableError",
+    "InvalidParameterWarning",
+    "ManySitesWarning",
+    "Marginal",
+    "ModelError",
+    "PrecisionWarning",
+    "RowsOnDisk",
+    "ScaleError",
+    "TruncationWarning",
+    "__version__",
+    "cache_programs",
+    "deterministic",
+    "devices",
+    "distributions",
+    "factor",
+    "from_numpyro",
+    "handlers",
+    "infer",
+    "marginalize",
+    "markov",
+    "optim",
+    "param",
+    "plate",
+    "plate_stack",
+    "prng_key",
+    "rows_on_disk",
+    "sample",
+    "scan",
+    "subsample",
+    "testing",
+]
+
+
+def __dir__() -> list[str]:
+    """What is for users; the other folders that it is made of are not."""
+    return [*__all__, "mixture"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "mixture":  # it needs scikit-learn, which takes as long to import as all the rest
+        return importlib.import_module("marginax.mixture")
+    raise AttributeError(f"module 'marginax' has no attribute '{name}'")

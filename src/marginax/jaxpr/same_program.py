@@ -182,7 +182,8 @@ class _Walk:
                 parts = [self.word(getattr(value, field.name)) for field in fields(value)]
                 return f"{self._known(kind)}({','.join(parts)})"
             if is_object(value):
-                parts = map(self.word, (value.params, value.in_avals, value.out_aval))
+                operation: Any = value
+                parts = map(self.word, (operation.params, operation.in_avals, operation.out_aval))
                 return f"{self._known(kind)}({','.join(parts)})"
             if not callable(value) and not isinstance(value, WrappedFun):
                 return self._known(value)
