@@ -186,6 +186,18 @@ def test_an_answer_that_is_read_slowly_but_steadily_arrives(port: int):
         assert found > len(LARGE)
 
 
+def test_an_answer_that_is_read_drop_by_drop_is_given_up(served: Any):
+    port, server = served
+    with connected(port) as connection:
+        connection.sendall(b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert connection.recv(100)
+        end = time.monotonic() + 5
+        while server.server_state.connections:
+            assert time.monotonic() < end
+            assert connection.recv(100)
+            time.sleep(0.05)
+
+
 def test_requests_in_a_row_are_answered_in_a_row(port: int):
     with connected(port) as connection:
         asked = b"".join(b"GET /%d HTTP/1.1\r\nhost: localhost\r\n\r\n" % n for n in range(20))

@@ -64,7 +64,7 @@ def _keep_programs() -> None:
     except OSError as error:
         if (
             VARIABLE in os.environ
-        ):  # nobody who did not ask for it wants to hear of it at every command
+        ):  # else nobody has asked for it, nor wants to hear of it each time
             say(f"marginax: {not_kept(error)}")
 
 

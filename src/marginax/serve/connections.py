@@ -20,7 +20,8 @@ from marginax.serve.problems import as_json, fault
 HEAD_SECONDS = 10.0
 """From the first byte of a request (at first: from the connection) until its head is there."""
 READING_SECONDS = 20.0
-"""While nothing of an answer is taken."""
+LEAST_READ = 2**16
+"""Bytes of an answer that must be taken in that time; then there is as much time for more."""
 
 
 class Connection(H11Protocol):
@@ -62,12 +63,12 @@ class Connection(H11Protocol):
         self._expect_reading()  # of the end of an answer
 
     def _expect_reading(self) -> None:
-        """Give up where nothing more of an answer is taken; a large one may take as long as it likes."""
+        """Give up where next to nothing of an answer is taken; a large one may take long in all."""
         left = self.transport.get_write_buffer_size()
 
         def look() -> None:
             self._clock = None
-            if self.transport.get_write_buffer_size() < left:
+            if left - self.transport.get_write_buffer_size() >= LEAST_READ:
                 self._expect_reading()
             else:
                 self.transport.abort()
