@@ -14,6 +14,9 @@ from weakref import WeakKeyDictionary
 import jax
 from jax.extend import core as jex_core
 
+from marginax.jaxpr.compiled import part
+from marginax.jaxpr.same_program import is_object
+
 OBJECT = "call_hi_primitive"
 """The primitive's name."""
 
@@ -25,11 +28,6 @@ def written_out(program: jex_core.ClosedJaxpr) -> jex_core.ClosedJaxpr:
     """The same program without operations that are objects."""
     jaxpr = _jaxpr(program.jaxpr)
     return program if jaxpr is program.jaxpr else jex_core.ClosedJaxpr(jaxpr, program.consts)
-
-
-def is_object(value: Any) -> bool:
-    """Whether it is such an operation; all of it follows from its parameters and types."""
-    return all(hasattr(value, name) for name in ("params", "in_avals", "out_aval"))
 
 
 def _jaxpr(jaxpr: jex_core.Jaxpr) -> jex_core.Jaxpr:
@@ -52,11 +50,7 @@ def _equation(eqn: jex_core.JaxprEqn) -> jex_core.JaxprEqn:
 
 
 def _call_of(operation: Any) -> Callable[..., Any]:
-    @jax.jit
-    def call(*leaves: Any) -> Any:
-        return operation.expand(*jax.tree.unflatten(operation.in_tree, leaves))
-
-    return call
+    return part(lambda *leaves: operation.expand(*jax.tree.unflatten(operation.in_tree, leaves)))
 
 
 def _parameter(value: Any) -> Any:

@@ -29,7 +29,6 @@ from jax.core import Tracer
 from jax.extend import core as jex_core
 from jax.extend.linear_util import WrappedFun
 
-from marginax.jaxpr.objects import is_object
 from marginax.jaxpr.written_rules import written_rule
 
 RULES: Mapping[str, frozenset[str]] = {
@@ -281,6 +280,11 @@ _PLAIN: Mapping[type, Callable[[Any], str]] = {
 
 def _is_of_libraries(kind: type) -> bool:
     return kind.__module__.split(".")[0] in LIBRARIES
+
+
+def is_object(value: Any) -> bool:
+    """Whether it is an operation of JAX that is an object (`objects`); all of it follows from these."""
+    return all(hasattr(value, name) for name in ("params", "in_avals", "out_aval"))
 
 
 def _is_named(value: Any) -> bool:
