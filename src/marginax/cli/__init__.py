@@ -62,9 +62,8 @@ def _keep_programs() -> None:
     try:
         keep_programs()
     except OSError as error:
-        if (
-            VARIABLE in os.environ
-        ):  # else nobody has asked for it, nor wants to hear of it each time
+        # Who has not asked for it does not want to hear of it at every command.
+        if VARIABLE in os.environ:
             say(f"marginax: {not_kept(error)}")
 
 
