@@ -13,7 +13,7 @@ Afterwards these equations are taken out of the program, and what they had made 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import jax
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 from jax.extend import core as jex_core
-from numpyro.distributions import ImproperUniform
+from numpyro.distributions import Distribution, ImproperUniform, discrete
 
 from marginax.density.distribution_layers import unwrapped
 from marginax.density.validate import check_parameters, numpyro_checks
@@ -30,6 +30,7 @@ from marginax.graph.capture import Key, refuse_long_indices
 from marginax.graph.factors import Place
 from marginax.graph.known_data import with_data_known
 from marginax.graph.log_density import density_trace
+from marginax.graph.same_run import Run, Statements, in_place_of, run_of
 from marginax.graph.sites import (
     Recorder,
     Site,
@@ -41,7 +42,9 @@ from marginax.graph.sites import (
 from marginax.jaxpr.complement import with_complements
 from marginax.jaxpr.known_values import known_numbers
 from marginax.jaxpr.objects import written_out
+from marginax.jaxpr.same_program import ProgramKey, program_key
 from marginax.language import handlers
+from marginax.language.handlers.recording import Trace
 from marginax.language.primitives import check_value_fits
 from marginax.language.stack import Message, Messenger, element, is_point_mass, isolated
 
@@ -66,9 +69,20 @@ class Record:
     """Where each log density stands."""
     scale_constants: Mapping[Hashable, float]
 
+    is_recognised: bool = False
+    """Whether it is that of an earlier run, which stated the same."""
+    _keys: dict[bool, ProgramKey] = field(default_factory=dict, compare=False, repr=False)
+
+    def program_key(self, with_derivatives: bool = False) -> ProgramKey:
+        """The key of the program, see `same_program`."""
+        if with_derivatives not in self._keys:
+            self._keys[with_derivatives] = program_key(self.program.jaxpr, with_derivatives)
+        return self._keys[with_derivatives]
+
     def refuse_beyond_tables(self) -> None:
         """Raise where a table that the model closes over is shorter than an index into it may be."""
-        refuse_long_indices(self.program, self.outputs, [self.sites[n] for n in self.inputs])
+        if not self.is_recognised:  # else it was done
+            refuse_long_indices(self.program, self.outputs, [self.sites[n] for n in self.inputs])
 
 
 class Latents(Messenger):
@@ -138,23 +152,58 @@ def _initial(msg: Message) -> Any:
 
 def _drawn_type(fn: Any) -> Any:
     """The type of what is drawn from a distribution."""
-    if not fn.is_discrete or isinstance(
-        unwrapped(fn), ImproperUniform
-    ):  # which cannot be drawn from
+    base = unwrapped(fn)
+    if not fn.is_discrete or isinstance(base, ImproperUniform):  # which cannot be drawn from
         return jnp.result_type(float)
-    return jax.eval_shape(fn.sample, jax.random.key(0)).dtype
+    has_parts = any(isinstance(part, Distribution) for part in vars(base).values())
+    if has_parts or type(base).__module__ != discrete.__name__:
+        return _type_of_draw(fn)
+    numbers = (jnp.result_type(leaf) for leaf in jax.tree.leaves(base))
+    kind = (type(base), jnp.result_type(int), *numbers)
+    if kind not in _DRAWN_TYPES:
+        _DRAWN_TYPES[kind] = _type_of_draw(fn)
+    return _DRAWN_TYPES[kind]
+
+
+_DRAWN_TYPES: dict[tuple[Any, ...], Any] = {}
+"""Of NumPyro's own, by those of their parameters; to find one out takes as long as the rest of a statement."""
+
+
+def _type_of_draw(fn: Any) -> Any:
+    # The key is made inside: outside it would be a step of the model's program.
+    return jax.eval_shape(lambda: fn.sample(jax.random.key(0))).dtype
 
 
 class _Run(Recorder, density_trace):
-    """Records both the sites and their log densities."""
+    """Records both the sites and their log densities, and what is stated."""
+
+    def __init__(self, filling: Latents) -> None:
+        super().__init__(filling)
+        self.statements = Statements()
 
     def postprocess_message(self, msg: Message) -> None:
+        self.statements.add(msg)
         if msg["type"] == "sample" and "density" not in msg:
             check_value_fits(msg)  # a density would fail without the site's name
         super().postprocess_message(msg)
 
     def differing(self, msg: Message) -> dict[str, Any]:
         return density_trace.differing(self, msg) | {"bounds": msg.get("bounds", [])}
+
+
+class _BareRun(handlers.trace):
+    """Records only what is stated."""
+
+    def __init__(self, filling: Latents) -> None:
+        super().__init__(filling)
+        self.filling = filling
+        self.statements = Statements()
+        self.messages: list[Message] = []
+
+    def postprocess_message(self, msg: Message) -> None:
+        self.statements.add(msg)
+        self.messages.append(msg.copy())
+        super().postprocess_message(msg)
 
 
 def record_model(
@@ -186,13 +235,111 @@ def record_model(
         For a model that is wrong in itself (see the language), whatever the parameters.
     """
     args, kwargs = as_jax_arrays((args, kwargs))
-    runs: list[_Run] = []
-    outputs: list[Key] = []
-    stated: list[Stated] = []
+    return record_run(model, args, kwargs, given, filling, is_compared)[0]
+
+
+def record_run(
+    model: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    given: Collection[str] = (),
+    filling: type[Latents] = Latents,
+    is_compared: bool = False,
+) -> tuple[Record, Run | None]:
+    """The same with arguments that `as_jax_arrays` has seen; and by what the run is recognised, if it can be."""
+    parts = _Parts()
+
+    def flat(run: _Run) -> list[Any]:
+        return [*parts.of(run.trace), *run.statements.traced]
+
+    run, traced = _traced(model, args, kwargs, given, filling, _Run, flat)
+    return parts.record(run, traced, is_compared), _run(run, traced, len(parts.outputs), given)
+
+
+@dataclass(frozen=True)
+class BareRun:
+    """A run of which nothing but its statements was traced."""
+
+    run: Run | None
+    """By what it is recognised, if it can be."""
+    filling: Latents
+    messages: list[Message]
+    traced: list[Any]
+    """What is traced in the messages."""
+    program: jex_core.ClosedJaxpr
+    """From latent values to this."""
+
+    def record(self) -> Record:
+        """What `record_model` would say of this run, if it can be recognised; the model is not run again."""
+        parts, runs = _Parts(), list[_Run]()
+
+        def flat(*values: Any) -> list[Any]:
+            runs[:] = [_Run(self.filling)]
+            runs[0].trace = {}
+            found = jex_core.jaxpr_as_fun(self.program)(*values)
+            for msg in self.messages:
+                runs[0].postprocess_message(in_place_of(msg, self.traced, found))
+            return parts.of(runs[0].trace)
+
+        shapes = [
+            jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in self.program.jaxpr.invars
+        ]
+        with isolated(), numpyro_checks(False):
+            traced = written_out(with_data_known(lambda: jax.make_jaxpr(flat)(*shapes)))
+        return parts.record(runs[0], traced, is_compared=False)
+
+
+def bare_run(
+    model: Callable[..., Any], args: Any, kwargs: Any, given: Collection[str] = ()
+) -> BareRun:
+    """Run a model for what it states alone, which takes less than `record_run`."""
+    run, program = _traced(
+        model, args, kwargs, given, Latents, _BareRun, lambda run: run.statements.traced
+    )
+    statements: Statements = run.statements
+    found = _run(run, program, 0, given)
+    return BareRun(found, run.filling, run.messages, statements.traced, program)
+
+
+def _traced(
+    model: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    given: Collection[str],
+    filling: type[Latents],
+    kind: type[_Run] | type[_BareRun],
+    outputs: Callable[[Any], list[Any]],
+) -> tuple[Any, jex_core.ClosedJaxpr]:
+    """The run, and the program from its latent values to some outputs of it."""
+    runs: list[Any] = []
 
     def flat(token: Any) -> list[Any]:
-        run = _Run(filling(model, token, given))
-        trace = run.get_trace(*args, **kwargs)
+        runs[:] = [kind(filling(model, token, given))]
+        runs[0].get_trace(*args, **kwargs)
+        return outputs(runs[0])
+
+    # NumPyro's checks name no site; those of this package do.
+    with isolated(), numpyro_checks(False), explaining(model, args, kwargs, given):
+        traced = written_out(with_data_known(lambda: jax.make_jaxpr(flat)(jnp.zeros(()))))
+    return runs[0], _of_latents(traced, tuple(runs[0].filling.inputs))
+
+
+def _run(
+    run: Any, traced: jex_core.ClosedJaxpr, n_outputs: int, given: Collection[str]
+) -> Run | None:
+    about = (type(run.filling), tuple(run.filling.inputs), tuple(sorted(given)))
+    return run_of(run.statements, _with_outputs(traced, slice(n_outputs, None)), about)
+
+
+class _Parts:
+    """What a record is made of, from a trace with sites and densities, and what is traced of it."""
+
+    def __init__(self) -> None:
+        self.outputs: list[Key] = []
+        self.stated: Stated | None = None
+
+    def of(self, trace: Trace) -> list[Any]:
+        """The outputs of the program."""
         densities = {n: m["density"] for n, m in trace.items() if m["type"] == "sample"}
         recorded = {n: m["value"] for n, m in trace.items() if m["type"] == "deterministic"}
         bounds = {
@@ -200,33 +347,31 @@ def record_model(
             for name, msg in trace.items()
             for i, bound in enumerate(msg.get("bounds", ()))
         }
-        runs[:], stated[:] = [run], [Stated.of(densities, recorded)]
-        outputs[:] = [*stated[0].outputs, *bounds]
-        return [jnp.asarray(x) for x in (*stated[0].outputs.values(), *bounds.values())]
+        self.stated = Stated.of(densities, recorded)
+        self.outputs = [*self.stated.outputs, *bounds]
+        return [jnp.asarray(x) for x in (*self.stated.outputs.values(), *bounds.values())]
 
-    # NumPyro's checks name no site; those of this package do.
-    with isolated(), numpyro_checks(False), explaining(model, args, kwargs, given):
-        traced = written_out(with_data_known(lambda: jax.make_jaxpr(flat)(jnp.zeros(()))))
-    (run,), names = runs, tuple(runs[0].filling.inputs)
-    n_bounds = sum(kind == "bound" for kind, _ in outputs)
-    whole = _of_latents(traced, names)
-    sites = {name: msg["site"] for name, msg in run.trace.items()}
-    if not is_compared:  # what would be has data among it
-        sites = {name: replace(site, seen=None) for name, site in sites.items()}
-    if n_bounds:
-        numbers = _bounds(whole, outputs)
-        for name, (msg, found) in run.bounded.items():
-            sites[name] = with_support(sites[name], msg, found, numbers[name])
-    warn_of_loops(sites)
-    kept = len(outputs) - n_bounds
-    return Record(
-        sites,
-        with_complements(_with_outputs(whole, kept)),
-        names,
-        tuple(outputs[:kept]),
-        stated[0].places,
-        stated[0].scale_constants,
-    )
+    def record(self, run: _Run, traced: jex_core.ClosedJaxpr, is_compared: bool) -> Record:
+        """The record, once the outputs (and maybe others after them) are traced."""
+        assert self.stated is not None
+        sites = {name: msg["site"] for name, msg in run.trace.items()}
+        if not is_compared:  # what would be has data among it
+            sites = {name: replace(site, seen=None) for name, site in sites.items()}
+        n_bounds = sum(kind == "bound" for kind, _ in self.outputs)
+        if n_bounds:
+            numbers = _bounds(_with_outputs(traced, slice(len(self.outputs))), self.outputs)
+            for name, (msg, found) in run.bounded.items():
+                sites[name] = with_support(sites[name], msg, found, numbers[name])
+        warn_of_loops(sites)
+        kept = len(self.outputs) - n_bounds
+        return Record(
+            sites,
+            with_complements(_with_outputs(traced, slice(kept))),
+            tuple(run.filling.inputs),
+            tuple(self.outputs[:kept]),
+            self.stated.places,
+            self.stated.scale_constants,
+        )
 
 
 def _of_latents(traced: jex_core.ClosedJaxpr, names: tuple[str, ...]) -> jex_core.ClosedJaxpr:
@@ -245,13 +390,11 @@ def _of_latents(traced: jex_core.ClosedJaxpr, names: tuple[str, ...]) -> jex_cor
     return jex_core.ClosedJaxpr(program, traced.consts)
 
 
-def _with_outputs(closed: jex_core.ClosedJaxpr, count: int) -> jex_core.ClosedJaxpr:
+def _with_outputs(closed: jex_core.ClosedJaxpr, which: slice) -> jex_core.ClosedJaxpr:
     jaxpr = closed.jaxpr
-    if count == len(jaxpr.outvars):
-        return closed
     about = jaxpr.debug_info.with_unknown_names()
     inputs = jaxpr.constvars, jaxpr.invars
-    fewer = jex_core.Jaxpr(*inputs, jaxpr.outvars[:count], jaxpr.eqns, jaxpr.effects, about)
+    fewer = jex_core.Jaxpr(*inputs, jaxpr.outvars[which], jaxpr.eqns, jaxpr.effects, about)
     return jex_core.ClosedJaxpr(fewer, closed.consts)
 
 

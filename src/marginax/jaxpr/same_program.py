@@ -47,7 +47,8 @@ NEVER_MATTER: Mapping[str, frozenset[str]] = {
 
 LIBRARIES = frozenset({"jax", "jaxlib", "numpy", "ml_dtypes"})
 """The values of their types are known by what they consist of."""
-NAMED = LIBRARIES | {"marginax", "numpyro", "optax", "blackjax"}
+OURS = frozenset({"marginax", "numpyro"})
+NAMED = LIBRARIES | OURS | {"optax", "blackjax"}
 """Of these a function or a class is known by its name."""
 
 
@@ -75,12 +76,12 @@ def program_key(jaxpr: jex_core.Jaxpr, with_derivatives: bool = False) -> Progra
     with_derivatives : bool
         Whether programs with equal keys have the same derivatives, too.
     """
-    walk = _Walk(with_derivatives)
+    walk = Walk(with_derivatives)
     digest = walk.jaxpr(jaxpr)
     return ProgramKey(digest, tuple(walk.numbers), tuple(walk.unproven), tuple(walk.untold))
 
 
-class _Walk:
+class Walk:
     """Writes every part of a program as a word; equal words mean equal parts."""
 
     def __init__(self, with_derivatives: bool = False) -> None:

@@ -27,7 +27,7 @@ from marginax.graph.record import Record
 from marginax.graph.sites import Site
 from marginax.jaxpr.compiled import jitted_as_it_pays
 from marginax.jaxpr.remembered import Remembered
-from marginax.jaxpr.same_program import ProgramKey, program_key
+from marginax.jaxpr.same_program import ProgramKey
 from marginax.marginal.prepared import Prepared, prepare_record
 from marginax.marginal.queries import Query
 
@@ -74,14 +74,14 @@ def answer(call: Call, query: Query, key: Any, values: Mapping[str, Any]) -> Any
 
 def compiled_answer(call: Call, query: Query, key: Any, values: Mapping[str, Any]) -> Any:
     """The same of numbers, by a compiled program that is made once."""
-    program = program_key(call.record.program.jaxpr)
+    program = call.record.program_key()
     consts = list(call.record.program.consts)
     return _compiled_once(call, query, values, program)(consts, key, dict(values))
 
 
 def differentiable_answer(call: Call, query: Query, key: Any, values: Mapping[str, Any]) -> Any:
     """The same of numbers that are being differentiated by, outside of `jax.jit`."""
-    program = program_key(call.record.program.jaxpr, with_derivatives=True)
+    program = call.record.program_key(with_derivatives=True)
     if program.unproven:  # compiled again each time it would be slower than step by step
         return answer(call, query, key, values)
     consts = list(call.record.program.consts)

@@ -20,6 +20,7 @@ from jax import Array
 import marginax.marginal.queries as queries
 from marginax.density.parameters import invalid
 from marginax.errors import ModelError
+from marginax.graph.recognition import recognised
 from marginax.graph.record import record_model
 from marginax.graph.sites import Site, as_jax_arrays, collect_sites_once
 from marginax.jaxpr.concrete import is_concrete
@@ -606,7 +607,7 @@ class Marginal:
                 f"params must be a dictionary of values by site name, not {type(params).__name__}; "
                 "the model's own arguments come after it."
             )
-        record = record_model(self.model, args, kwargs, params)
+        record = recognised(self.model, args, kwargs, params)
         values, batch = check_params(record.sites, params)
         values = {name: jnp.asarray(value) for name, value in values.items()}
         limit = default_memory_limit() if self.memory_limit is None else self.memory_limit
