@@ -23,11 +23,8 @@ from marginax.language.primitives import (
     subsample,
 )
 from marginax.language.scan import markov, scan
-from marginax.marginal.facade import (
-    Marginal,
-    TruncationWarning,
-    marginalize,
-)
+from marginax.marginal.cuts import TruncationWarning
+from marginax.marginal.facade import Marginal, marginalize
 from marginax.numpyro_models import from_numpyro
 
 __version__ = "0.1.0"

@@ -115,9 +115,8 @@ def by_hand(world: World, p: float = 0.3) -> float:
     if world.keep is not None:
         each = np.where(np.asarray(world.keep)[:, None], each, 0.0)
     each = each + np.log([1 - world.prior * p, world.prior * p])
-    if world.fixed is None:
-        rows = logsumexp(each, axis=1)
-    else:
+    rows = logsumexp(each, axis=1)
+    if world.fixed is not None:
         rows = each[np.arange(len(x)), np.asarray(world.fixed)]
     return float(stats.beta.logpdf(p, world.a, 1.0) + world.scale * rows.sum())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -11,6 +13,9 @@ import pytest
 
 import marginax as mx
 import marginax.distributions as dist
+import marginax.marginal.explained as explained
+from marginax.errors import ModelError
+from marginax.marginal.explanation import Spent
 
 
 def model(data: Any, components: int = 3) -> None:
@@ -155,3 +160,101 @@ def test_blocks_are_told() -> None:
     assert e.peak_bytes <= 2**20 * 4
     assert f"{block:,}" in str(e)
     assert not mx.marginalize(model).explain(np.zeros(7), show=False).blocks
+
+
+@contextmanager
+def compile_times() -> Iterator[list[tuple[str, float]]]:
+    """What JAX tells of lowering and compiling."""
+    steps = ("jaxpr_to_mlir_module_duration", "backend_compile_duration")
+    found: list[tuple[str, float]] = []
+
+    def listen(event: str, duration_secs: float, **_: Any) -> None:
+        name = event.rpartition("/")[-1]
+        if name in steps:
+            found.append((name, duration_secs))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def unusual(data: Any) -> None:
+    """A model that no other test has, so that nothing of it is compiled."""
+    with mx.plate("data", len(data)):
+        z = mx.sample("z", dist.Categorical(jnp.array([0.125, 0.375, 0.5])))
+        mx.sample("x", dist.Normal(jnp.cosh(1.0 * z), 1.75), obs=data)
+
+
+def spent(m: mx.Marginal, *args: Any) -> Spent:
+    found = m.explain(*args, show=False).spent
+    assert found is not None
+    return found
+
+
+def test_what_queries_have_compiled_is_told_with_its_time() -> None:
+    m = mx.marginalize(unusual)
+    x = np.arange(11.0)
+    assert spent(m, x).programs == spent(m, x).compiling == 0
+    with compile_times() as told:
+        m.log_density({}, x)
+    compiled = [seconds for name, seconds in told if name == "backend_compile_duration"]
+    assert compiled
+    for _ in range(2):  # the second query finds the program
+        assert spent(m, x).programs == len(compiled)
+        assert spent(m, x).compiling == pytest.approx(sum(seconds for _, seconds in told))
+        m.log_density({}, x + 1)
+    m.posterior({}, x)
+    assert spent(m, x).programs > len(compiled)
+
+
+def test_what_is_compiled_elsewhere_is_not_told() -> None:
+    m = mx.marginalize(unusual)
+    x = np.arange(12.0)
+    mx.marginalize(unusual).log_density({}, x)
+    jax.jit(lambda x: x * 1.75)(x)
+    m.log_density({}, x)  # compiled already
+    assert spent(m, x).programs == 0
+
+
+def test_the_time_of_the_run_and_of_the_plan_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(explained, "perf_counter", lambda: now[0])
+    prepare_record = explained.prepare_record
+
+    def plan(*args: Any) -> Any:
+        now[0] += 3.0
+        return prepare_record(*args)
+
+    monkeypatch.setattr(explained, "prepare_record", plan)
+
+    def slow(data: Any) -> None:
+        now[0] += 20.0
+        unusual(data)
+
+    found = mx.marginalize(slow).explain(np.arange(4.0), show=False)
+    assert found.spent == Spent(tracing=20.0, planning=3.0, compiling=0.0, programs=0)
+    assert str(found).endswith(
+        "\n\nSpent\n  20.00 s running and tracing the model, 3.00 s planning, nothing compiled yet"
+    )
+
+
+@pytest.mark.parametrize(("programs", "words"), [(1, "1 program"), (1200, "1,200 programs")])
+def test_programs_are_counted_in_words(programs: int, words: str) -> None:
+    assert str(Spent(1.0, 0.001, 0.25, programs)) == (
+        f"1.00 s running and tracing the model, 0.00 s planning, 0.25 s compiling {words}"
+    )
+
+
+def test_explanations_of_the_same_are_equal_whatever_they_took() -> None:
+    m = mx.marginalize(unusual)
+    first, second = (m.explain(np.zeros(7), show=False) for _ in range(2))
+    assert first.spent != second.spent
+    assert first == second
+
+
+def test_what_is_refused_says_nothing_of_the_time() -> None:
+    with pytest.raises(ModelError, match="Summed out") as refused:
+        mx.marginalize(unusual, memory_limit=4).log_density({}, np.zeros(7))
+    assert "Spent" not in str(refused.value)

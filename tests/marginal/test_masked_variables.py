@@ -14,7 +14,7 @@ from scipy import stats
 import marginax as mx
 import marginax.distributions as dist
 from marginax.infer import Predictive
-from marginax.marginal.facade import TruncationWarning
+from marginax.marginal.cuts import TruncationWarning
 
 Y = np.array([[1, 0], [2, 1], [0, 1]])
 

@@ -8,6 +8,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def run(given: argparse.Namespace) -> int:
     args, kwargs = _arguments(given.arguments, namespace, model)
     try:
         found = mx.marginalize(model).explain(*args, show=False, **kwargs)
+        found = replace(found, spent=None)  # what is said of a model is the same each time
         density = _begin(model, args, kwargs)
     except (ModelError, mx.IntractableError) as error:
         raise Failure(f"this model cannot be used: {error}") from error

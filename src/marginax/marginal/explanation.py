@@ -1,9 +1,9 @@
-"""What a model costs, in words: the factor graph and the plan as tables a person can read."""
+"""What a model costs, in words: the factor graph, the plan and the time spent, as tables a person can read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from marginax.elimination.plan import Plan
@@ -39,6 +39,42 @@ class FactorRow:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Time that went into a model before its answers could be computed.
+
+    Attributes
+    ----------
+    tracing : float
+        Seconds in which `explain` ran the model and traced it, and an evaluation of it.
+    planning : float
+        Seconds in which it found out what depends on what, and in which order to sum out.
+    compiling : float
+        Seconds in which programs were compiled for queries that were asked before, or found on disk. Not among them
+        is what you compile: a `jax.jit` around a query, and the backward pass of a derivative.
+    programs : int
+        How many they are. A query takes one or two, and small ones that are shared by all models.
+
+    Examples
+    --------
+    >>> print(Spent(tracing=0.12, planning=0.01, compiling=0.4, programs=3))
+    0.12 s running and tracing the model, 0.01 s planning, 0.40 s compiling 3 programs
+    """
+
+    tracing: float
+    planning: float
+    compiling: float
+    programs: int
+
+    def __str__(self) -> str:
+        programs = "1 program" if self.programs == 1 else f"{self.programs:,} programs"
+        compiling = f"{self.compiling:.2f} s compiling {programs}"
+        return (
+            f"{self.tracing:.2f} s running and tracing the model, {self.planning:.2f} s planning, "
+            f"{compiling if self.programs else 'nothing compiled yet'}"
+        )
+
+
+@dataclass(frozen=True)
 class Explanation:
     """A model's factor graph, elimination order and cost. Print it, or read the fields.
 
@@ -64,6 +100,9 @@ class Explanation:
         How many elements are evaluated at once, of plates that are evaluated in blocks.
     plate_axes : tuple of PlateAxis
         For each factor and plate, what has an element for each of the plate's, and what mixes them, if anything does.
+    spent : Spent or None
+        The time that went into it so far. It is another in each call, so two explanations are equal whatever it is.
+        None where no time was taken; then the table has no line of it.
     """
 
     variables: tuple[Variable, ...]
@@ -76,6 +115,7 @@ class Explanation:
     not_marginalized: Mapping[str, str]
     blocks: Mapping[str, int]
     plate_axes: tuple[PlateAxis, ...]
+    spent: Spent | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         parts = [
@@ -134,6 +174,7 @@ class Explanation:
             "Elimination\n" + "\n".join("  " + line for line in str(self.plan).splitlines()),
             f"Cost\n  {self.flops:,} FLOPs; largest array {_bytes(self.peak_bytes)}",
             _table("Not summed out", ("site", "why"), list(self.not_marginalized.items())),
+            f"Spent\n  {self.spent}" if self.spent else "",
         ]
         return "\n\n".join(part for part in parts if part)
 

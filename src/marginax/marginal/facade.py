@@ -7,12 +7,10 @@ parameters is mapped over, in memory that is bounded.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -22,7 +20,8 @@ from marginax.density.parameters import invalid
 from marginax.errors import ModelError
 from marginax.graph.recognition import recognised
 from marginax.graph.record import record_model
-from marginax.graph.sites import Site, as_jax_arrays, collect_sites_once
+from marginax.graph.sites import collect_sites_once
+from marginax.jaxpr.compilations import Compilations
 from marginax.jaxpr.concrete import is_concrete
 from marginax.language import handlers
 from marginax.marginal.answers import (
@@ -32,7 +31,9 @@ from marginax.marginal.answers import (
     compiled_answer,
     differentiable_answer,
 )
-from marginax.marginal.explanation import Explanation, explanation
+from marginax.marginal.cuts import warn_of_cuts
+from marginax.marginal.explained import explained
+from marginax.marginal.explanation import Explanation
 from marginax.marginal.filtering import filtered, one_step_ahead
 from marginax.marginal.prepared import (
     Params,
@@ -43,16 +44,6 @@ from marginax.marginal.prepared import (
     prepare_record,
 )
 from marginax.marginal.queries import Query
-
-MATTERS = 1e-4
-"""Posterior probability beyond a cut that is worth a warning."""
-
-
-NO_LIMIT = 2**62
-
-
-class TruncationWarning(UserWarning):
-    """The range that a site states cuts off probability that matters."""
 
 
 def marginalize(model: Callable[..., Any], *, memory_limit: int | None = None) -> Marginal:
@@ -130,6 +121,10 @@ class Marginal:
 
     model: Callable[..., Any]
     memory_limit: int | None = None
+    _compilations: Compilations = field(
+        default_factory=Compilations, init=False, repr=False, compare=False
+    )
+    """What its queries have compiled so far; the one thing that changes, and `explain` alone looks at it."""
 
     def log_density(
         self, params: Params, *args: Any, batch_size: int | None = None, **kwargs: Any
@@ -511,7 +506,7 @@ class Marginal:
         return self._ask(queries.beyond_cuts, None, params, args, kwargs, batch_size)
 
     def explain(self, *args: Any, show: bool = True, **kwargs: Any) -> Explanation:
-        """Print what is summed out, in which order, and what that costs. Computes nothing.
+        """Print what is summed out, in which order, what that costs, and what was spent. Computes nothing.
 
         Parameters
         ----------
@@ -525,6 +520,11 @@ class Marginal:
         Explanation
             The same as an object.
 
+        Notes
+        -----
+        What was spent (`Explanation.spent`) is the time that this call took, and the time that the queries asked of
+        this `Marginal` before have spent on compiling. A new `Marginal` of the same model finds its programs compiled.
+
         Examples
         --------
         >>> import marginax as mx
@@ -535,35 +535,10 @@ class Marginal:
         >>> mx.marginalize(coin).explain(show=False).plan.order
         ('z',)
         """
-        made: list[Explanation] = []
-        leaves, structure = jax.tree.flatten(as_jax_arrays((args, kwargs)))
-        abstract = {i: x for i, x in enumerate(leaves) if isinstance(x, jax.ShapeDtypeStruct)}
-
-        def run(arrays: dict[int, Any]) -> None:
-            whole = [arrays.get(i, leaf) for i, leaf in enumerate(leaves)]
-            args, kwargs = jax.tree.unflatten(structure, whole)
-            record = record_model(self.model, args, kwargs)
-            sites = record.sites
-            values = {
-                name: jnp.zeros(site.shape, site.dtype)
-                for name, site in sites.items()
-                if site.is_free and site.support is None
-            }
-            prepared = prepare_record(record, values, NO_LIMIT)
-            made.append(
-                explanation(
-                    prepared.graph,
-                    prepared.plan,
-                    sites,
-                    queries.peak_bytes(prepared),
-                    queries.blocks_of_plates(prepared),
-                )
-            )
-
-        jax.eval_shape(run, abstract)
+        found = explained(self.model, args, kwargs, self._compilations)
         if show:
-            print(made[0])
-        return made[0]
+            print(found)
+        return found
 
     def supports(self, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
         """The values of every discrete variable, in the order in which `posterior` has them.
@@ -601,30 +576,31 @@ class Marginal:
     def _ask(
         self, query: Query, key: Any, params: Params, args: Any, kwargs: Any, batch_size: int | None
     ) -> Any:
-        """Check the parameters and answer a query for each draw of their batch."""
+        """Check the parameters and answer a query for each draw of their batch; note what that compiles."""
         if not isinstance(params, Mapping):
             raise TypeError(
                 f"params must be a dictionary of values by site name, not {type(params).__name__}; "
                 "the model's own arguments come after it."
             )
-        record = recognised(self.model, args, kwargs, params)
-        values, batch = check_params(record.sites, params)
-        values = {name: jnp.asarray(value) for name, value in values.items()}
-        limit = default_memory_limit() if self.memory_limit is None else self.memory_limit
-        call = Call(record, tuple(values), batch, batch_size, limit)
-        numbers = key, values, record.program.consts
-        if not is_concrete(numbers):
-            way = differentiable_answer if are_differentiated_numbers(numbers) else answer
-            return way(call, query, key, values)
-        result, validity = compiled_answer(call, queries.Checked(query), key, values)
-        if not is_concrete(validity):  # a trace around has made it a part of its own program
+        with self._compilations.noted():
+            record = recognised(self.model, args, kwargs, params)
+            values, batch = check_params(record.sites, params)
+            values = {name: jnp.asarray(value) for name, value in values.items()}
+            limit = default_memory_limit() if self.memory_limit is None else self.memory_limit
+            call = Call(record, tuple(values), batch, batch_size, limit)
+            numbers = key, values, record.program.consts
+            if not is_concrete(numbers):
+                way = differentiable_answer if are_differentiated_numbers(numbers) else answer
+                return way(call, query, key, values)
+            result, validity = compiled_answer(call, queries.Checked(query), key, values)
+            if not is_concrete(validity):  # a trace around has made it a part of its own program
+                return result
+            fault = invalid(validity)
+            if fault is not None:
+                raise fault
+            if query is not queries.beyond_cuts and any(any(s.cut) for s in record.sites.values()):
+                warn_of_cuts(compiled_answer(call, queries.beyond_cuts, key, values), record.sites)
             return result
-        fault = invalid(validity)
-        if fault is not None:
-            raise fault
-        if query is not queries.beyond_cuts and any(any(s.cut) for s in record.sites.values()):
-            warn_of_cuts(compiled_answer(call, queries.beyond_cuts, key, values), record.sites)
-        return result
 
     def _possible(
         self, query: Query, key: Any, params: Params, args: Any, kwargs: Any, batch_size: int | None
@@ -653,17 +629,3 @@ class Marginal:
         return ModelError(
             f"in {int(bad.sum())} of {bad.size} draws, the first at [{where}]: {cause}"
         )
-
-
-def warn_of_cuts(beyond: Mapping[str, Any], sites: Mapping[str, Site]) -> None:
-    """Warn where probability beyond a stated range matters."""
-    for name, mass in beyond.items():
-        worst = float(np.max(mass)) if np.size(mass) else 0.0
-        support = sites[name].support
-        if worst > MATTERS and support is not None:
-            warnings.warn(
-                f"site '{name}': its range, infer={{'support': ({support.min()}, {support.max()})}}, cuts off "
-                f"about {worst:.2g} of its posterior probability in the worst place; widen it.",
-                TruncationWarning,
-                stacklevel=4,
-            )

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from marginax.infer.known import KnownModel
-from marginax.marginal.facade import marginalize, warn_of_cuts
+from marginax.marginal.cuts import warn_of_cuts
+from marginax.marginal.facade import marginalize
 
 DRAWS = 20
 
