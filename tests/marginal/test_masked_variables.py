@@ -52,7 +52,9 @@ def test_no_answer_knows_of_masked_elements(x64: bool):
         np.testing.assert_allclose(with_it[3][[0, 2]], without[3], rtol=1e-3)
         np.testing.assert_allclose(with_it[4][[0, 2]], without[4], rtol=tolerance, atol=tolerance)
         assert with_it[3][1] == 0
-        np.testing.assert_allclose(with_it[4][1], 0, atol=tolerance)  # a difference of two equal sums
+        np.testing.assert_allclose(
+            with_it[4][1], 0, atol=tolerance
+        )  # a difference of two equal sums
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             alone = m.posterior({"rate": 9.0}, 0 * Y[:1], jnp.array([False]))["n"][0, 0]
