@@ -15,13 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.core import Tracer
+from jax.extend import core as jex_core
 from numpyro.distributions import ImproperUniform
 
 from marginax.arrays.arguments import argument_name, as_array, is_list_of_numbers
@@ -42,7 +43,8 @@ from marginax.graph.blame import blame, first_at_fault, unnamed
 from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
 from marginax.graph.same_sites import Seen, refuse_changes, seen
 from marginax.jaxpr.concrete import is_concrete
-from marginax.jaxpr.known_values import known_outputs
+from marginax.jaxpr.known_values import known_numbers
+from marginax.jaxpr.objects import written_out
 from marginax.language import handlers
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series
@@ -97,27 +99,60 @@ MANY = 200
 """Sites of one loop, beyond which a program takes long to compile (400 of a chain: half a minute)."""
 
 
-class _Draft(handlers.seed):
-    """A seed that remembers which latent sites had no value."""
+Start = Callable[[Message], Any]
+"""From a continuous latent site, with a random key, to the value that it begins at; None: it is drawn."""
 
-    def __init__(self, fn: Callable[..., Any], key: Any) -> None:
+
+class _Draft(handlers.seed):
+    """A seed that remembers which latent sites had no value.
+
+    Parameters
+    ----------
+    fn : callable
+        The model.
+    key : PRNG key
+        For what is drawn.
+    start : callable, optional
+        Where continuous sites begin; without, they are drawn.
+    yes : bool array, shape ()
+        True, which nobody knows who traces: a value that it enters is no number.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Any], key: Any, start: Start | None = None, yes: Any = True
+    ) -> None:
         super().__init__(fn, rng_seed=key)
+        self.start = start
+        self.yes = yes
         self.free: set[str] = set()
         self.point_masses: set[str] = set()
+        self.started: dict[str, None] = {}
 
     def process_message(self, msg: Message) -> None:
+        is_open = msg["type"] == "sample" and msg["value"] is None
         if msg["type"] == "sample":
             check_parameters(msg)
-            if msg["value"] is None and isinstance(unwrapped(msg["fn"]), ImproperUniform):
-                # It cannot be drawn from; its shape is all that is wanted here.
-                self.free.add(msg["name"])
-                value = msg["fn"].support.feasible_like(jnp.zeros(msg["fn"].shape()))
-                traced = jax.random.uniform(self.next_key(), ())  # so that it is no number
-                msg["value"] = jnp.where(traced < 2.0, value, 0.0)
-            elif msg["value"] is None:
-                kind = self.point_masses if is_point_mass(msg["fn"]) else self.free
-                kind.add(msg["name"])
         super().process_message(msg)
+        if not is_open:
+            return
+        fn = msg["fn"]
+        is_point = is_point_mass(fn)
+        (self.point_masses if is_point else self.free).add(msg["name"])
+        value = None
+        if self.start is not None and not (is_point or fn.is_discrete or is_subsampled(msg)):
+            value = self.start(msg)
+        if value is not None:
+            self.started[msg["name"]] = None
+        elif isinstance(unwrapped(fn), ImproperUniform):
+            # It cannot be drawn from; its shape is all that is wanted here.
+            value = fn.support.feasible_like(jnp.zeros(fn.shape()))
+        if value is not None:
+            msg["value"] = jnp.where(self.yes, value, 0.0)
+
+
+def is_subsampled(site: Any) -> bool:
+    """Whether a message is of a site of which only some elements are present."""
+    return any(frame.size != frame.full_size for frame in site["cond_indep_stack"])
 
 
 class Recorder(handlers.trace):
@@ -128,14 +163,11 @@ class Recorder(handlers.trace):
     filling : Messenger
         The model, under the handler that gives its latent sites values. It remembers which sites those were, in its
         sets ``free`` and ``point_masses``.
-    numbers : mapping, optional
-        By site what is known of its `traced_bounds`; without, they are not looked up yet.
     """
 
-    def __init__(self, filling: Any, numbers: Mapping[str, Sequence[Any]] | None = None) -> None:
+    def __init__(self, filling: Any) -> None:
         super().__init__(filling)
         self.filling = filling
-        self.numbers = numbers
         self.bounded: dict[str, tuple[Message, Any]] = {}
         """The sites, as they are stated in one step, whose bounds may be looked up, and these (`bounds_of`)."""
 
@@ -150,8 +182,7 @@ class Recorder(handlers.trace):
                 msg["bounds"] = traced_bounds(bounds)
                 if msg["bounds"]:
                     self.bounded[name] = msg.copy(), bounds
-            numbers = None if self.numbers is None else self.numbers.get(name, ())
-            msg["site"] = _record(msg, is_free, name in points, numbers)
+            msg["site"] = _record(msg, is_free, name in points)
         elif msg.get("series"):
             msg["site"] = _of_series(msg, msg["site"])
         msg["site"] = replace(msg["site"], seen=seen(msg))
@@ -239,25 +270,77 @@ def seen_in(sites: Mapping[str, Site]) -> dict[str, Seen]:
 
 def collect_sites_once(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Site]:
     """Like `collect_sites`, where the run that comes next is compared with this one (`refuse_changes`)."""
-    args, kwargs = as_jax_arrays((args, kwargs))
-    sites: dict[str, Site] = {}
+    return run_once(model, args, kwargs).sites
 
-    def run(key: Any, numbers: Mapping[str, Sequence[Any]] | None = None) -> dict[str, list[Any]]:
-        recorder = Recorder(_Draft(model, key), numbers)
+
+@dataclass(frozen=True)
+class AbstractRun:
+    """What one abstract run of a model says."""
+
+    sites: dict[str, Site]
+    start: Callable[[Any, Any, Any], dict[str, Array]]
+    """From a random key, and the model's arguments, to the values of the sites that begin somewhere."""
+    started: set[str]
+    """These sites."""
+
+
+def run_once(
+    model: Callable[..., Any], args: Any, kwargs: Any, start: Start | None = None, key: Any = None
+) -> AbstractRun:
+    """Run a model abstractly.
+
+    Parameters
+    ----------
+    model : callable
+        The model, under whatever handlers fix some of its values.
+    args, kwargs
+        Its arguments, as they are.
+    start : callable, optional
+        Where continuous sites begin that are present with all their elements; without, they are drawn.
+    key : PRNG key, optional
+        One like those that the values will be asked with.
+
+    Raises
+    ------
+    ModelError
+        For a model that is wrong in itself (see the language), whatever the parameters.
+    """
+    args, kwargs = as_jax_arrays((args, kwargs))
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    is_traced = [isinstance(leaf, Tracer) for leaf in leaves]
+    recorders: list[Recorder] = []
+
+    def traced_in(leaves: list[Any]) -> list[Any]:
+        return [leaf for leaf, traced in zip(leaves, is_traced, strict=True) if traced]
+
+    def run(key: Any, yes: Any, traced: list[Any]) -> tuple[dict[str, list[Any]], dict[str, Array]]:
+        again = iter(traced)
+        whole = [next(again) if t else leaf for leaf, t in zip(leaves, is_traced, strict=True)]
+        args, kwargs = jax.tree.unflatten(structure, whole)
+        recorder = Recorder(_Draft(model, key, start, yes))
         trace = recorder.get_trace(*args, **kwargs)
-        for name, msg in trace.items():
-            sites[name] = msg["site"]
-        return {name: msg["bounds"] for name, msg in trace.items() if msg.get("bounds")}
+        recorders[:] = [recorder]
+        bounds = {name: msg["bounds"] for name, msg in trace.items() if msg.get("bounds")}
+        return bounds, {name: trace[name]["value"] for name in recorder.filling.started}
 
     # NumPyro's checks name no site; those of this package do.
     with isolated(), numpyro_checks(False), explaining(model, args, kwargs):
-        if with_data_known(lambda: jax.eval_shape(run, jax.random.key(0))):
-            # Bounds that are traced may follow from constants all the same.
-            numbers = with_data_known(lambda: known_outputs(run, jax.random.key(0)))
-            known = partial(run, numbers=numbers)
-            with_data_known(lambda: jax.eval_shape(known, jax.random.key(0)))
+        trace = jax.make_jaxpr(run, return_shape=True)
+        key = jax.random.key(0) if key is None else key
+        program, shapes = with_data_known(lambda: trace(key, True, traced_in(leaves)))
+    (recorder,), outputs = recorders, jax.tree.structure(shapes)
+    sites = {name: msg["site"] for name, msg in recorder.trace.items()}
+    if shapes[0]:  # bounds that are traced may follow from constants all the same
+        numbers, _ = jax.tree.unflatten(outputs, known_numbers(written_out(program)))
+        for name, (msg, bounds) in recorder.bounded.items():
+            sites[name] = with_support(sites[name], msg, bounds, numbers[name])
     warn_of_loops(sites)
-    return sites
+
+    def values(key: Any, args: Any, kwargs: Any) -> dict[str, Array]:
+        arguments = (key, True, *traced_in(jax.tree.leaves((args, kwargs))))
+        return jax.tree.unflatten(outputs, jex_core.jaxpr_as_fun(program)(*arguments))[1]
+
+    return AbstractRun(sites, values, set(recorder.filling.started))
 
 
 @contextmanager
@@ -358,7 +441,7 @@ def _blamed(
     )
 
 
-def _record(msg: Message, is_free: bool, is_point: bool, numbers: Sequence[Any] | None) -> Site:
+def _record(msg: Message, is_free: bool, is_point: bool) -> Site:
     value = msg["value"]
     common: dict[str, Any] = {
         "name": msg["name"],
@@ -390,10 +473,12 @@ def _record(msg: Message, is_free: bool, is_point: bool, numbers: Sequence[Any] 
         value=value if is_fixed_latent and is_concrete(value) else None,
         constraint=support if is_fixed(support) else None,
     )
-    return with_support(site, msg, bounds_of(msg), numbers) if is_free and fn.is_discrete else site
+    return with_support(site, msg, bounds_of(msg)) if is_free and fn.is_discrete else site
 
 
-def with_support(site: Site, msg: Message, bounds: Any, numbers: Sequence[Any] | None) -> Site:
+def with_support(
+    site: Site, msg: Message, bounds: Any, numbers: Sequence[Any] | None = None
+) -> Site:
     """A free discrete site with the values that it is summed over, or why it is not.
 
     Parameters

@@ -11,6 +11,8 @@ from numpyro.distributions import constraints
 
 from marginax.elimination.planner import IntractableError
 from marginax.errors import ModelError
+from marginax.graph.same_sites import refuse_changes
+from marginax.graph.sites import seen_in
 from marginax.infer.elbo.bound import Validity
 from marginax.infer.elbo.losses import ELBO, TraceEnum_ELBO
 from marginax.infer.elbo.pairing import BothPath, both_paths
@@ -70,7 +72,20 @@ class Setup:
                     )
 
 
-def set_up(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> Setup:
+def set_up_surely(
+    model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any, key: Any
+) -> Setup:
+    """Like `set_up`, where nobody compares later: all is run twice, and must state the same each time."""
+    first, again = (set_up(model, guide, args, kwargs, key) for _ in range(2))
+    for one, other in zip(first.paths, again.paths, strict=False):
+        refuse_changes(seen_in(one.path.sites), seen_in(other.path.sites))
+        refuse_changes(seen_in(one.in_model), seen_in(other.in_model))
+    return first
+
+
+def set_up(
+    model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any, key: Any
+) -> Setup:
     """Run guide and model abstractly, on each of the guide's paths.
 
     Parameters
@@ -79,8 +94,10 @@ def set_up(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwar
         As SVI has them.
     args, kwargs
         Arguments of both.
+    key : PRNG key
+        One like those for initial values.
     """
-    looking = Knowing(guide, [], only_shapes=True)
+    looking = Knowing(guide, [], later=key)
     paths = tuple(
         both_paths(
             AnyParameters(model, looking.stated),

@@ -63,7 +63,7 @@ from marginax.infer.svi.programs import (
 )
 from marginax.infer.svi.restarts import first_finite, ranked, warn_if_stuck
 from marginax.infer.svi.results import SVIRunResult
-from marginax.infer.svi.setup import Setup, set_up
+from marginax.infer.svi.setup import Setup, set_up, set_up_surely
 from marginax.infer.svi.training import (
     Rules,
     SVIState,
@@ -160,9 +160,10 @@ class SVI:
             When an initial value is NaN or outside of its constraint.
         """
         args, kwargs = as_jax_arrays((args, kwargs | self.static_kwargs))
-        setup = self._set_up((), args, kwargs)
-        self._check_given(init_params)
         rng_key = handlers.as_key(rng_key)
+        setup = set_up_surely(self.model, self.guide, args, kwargs, rng_key)
+        self._constraints, self._shapes = dict(setup.constraints), dict(setup.shapes)
+        self._check_given(init_params)
 
         def make(key: Any) -> tuple[dict[str, Array], SVIState]:
             return self._initial(setup, key, init_params, args, kwargs)
@@ -173,12 +174,13 @@ class SVI:
         self._check_initial(values)
         return state
 
-    def _set_up(self, batch: Any, args: Any, kwargs: Any) -> Setup:
+    def _set_up(self, batch: Any, args: Any, kwargs: Any, key: Any) -> Setup:
         """What is known of guide and model for batches like this one (an empty tuple where there are none)."""
         found: list[Setup] = []
 
         def look(batch: Any) -> None:
-            found.append(set_up(self.model, self.guide, *self._arguments(batch, args, kwargs)))
+            arguments = self._arguments(batch, args, kwargs)
+            found.append(set_up(self.model, self.guide, *arguments, key))
 
         with_shapes(look, batch)
         self._constraints, self._shapes = dict(found[0].constraints), dict(found[0].shapes)
@@ -420,7 +422,7 @@ class SVI:
             if saved is not None:
                 saved.check(about)
             first = self._arguments(first_batch, args, kwargs)
-            setup = self._set_up(first_batch, args, kwargs)
+            setup = self._set_up(first_batch, args, kwargs, rng_key)
             if source is not None:
                 setup.refuse_local_parameters()
             self._check_given(init_params, num_restarts)
@@ -434,7 +436,8 @@ class SVI:
             )
 
             def trace(batch: Any) -> Objective:
-                same = setup if batch is first_batch else self._set_up(batch, args, kwargs)
+                is_first = batch is first_batch
+                same = setup if is_first else self._set_up(batch, args, kwargs, rng_key)
 
                 def loss(free: Any, key: Any, batch: Any) -> Any:
                     params = constrain(self._constraints, free)
