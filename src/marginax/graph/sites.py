@@ -1,7 +1,7 @@
 """Sites: one immutable record for each statement of a model, from one abstract run.
 
-Shapes and types flow through the model, no arithmetic happens: the run is `jax.eval_shape`, or the one that
-records the program as well (`record.py`). A site
+Shapes and types flow through the model, no arithmetic happens: the run is `jax.make_jaxpr`, here or where it
+records the densities as well (`record.py`). A site
 that nobody gave a value to (it is not observed, substituted, replayed or conditioned) is *free*;
 free sites are what marginalisation sums out, or asks a value for. One exception: a latent `Delta`
 is a *point mass*, which leaves nothing open. Integrating over it is putting in its value, so it is run
@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,24 +22,23 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.extend import core as jex_core
-from numpyro.distributions import ImproperUniform
 
 from marginax.arrays.arguments import argument_name, as_array, is_list_of_numbers
 from marginax.arrays.masked import refuse_masked
 from marginax.arrays.narrowing import check_narrowing
-from marginax.density.distribution_layers import distribution_name, is_masked, unwrapped
+from marginax.density.distribution_layers import distribution_name, is_masked
 from marginax.density.supports import bounds_of, find_support, traced_bounds
 from marginax.density.true_supports import support_of
 from marginax.density.validate import (
     check_observed,
     check_observed_numbers,
-    check_parameters,
     is_fixed,
     numpyro_checks,
 )
 from marginax.errors import ModelError
-from marginax.graph.blame import blame, first_at_fault, unnamed
-from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
+from marginax.graph.draft import Draft, Start
+from marginax.graph.explaining import explaining
+from marginax.graph.known_data import with_data_known
 from marginax.graph.same_sites import Seen, refuse_changes, seen
 from marginax.jaxpr.concrete import is_concrete
 from marginax.jaxpr.known_values import known_numbers
@@ -48,7 +46,7 @@ from marginax.jaxpr.objects import written_out
 from marginax.language import handlers
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series
-from marginax.language.stack import Message, is_point_mass, isolated
+from marginax.language.stack import Message, isolated
 
 
 @dataclass(frozen=True)
@@ -97,62 +95,6 @@ class ManySitesWarning(UserWarning):
 
 MANY = 200
 """Sites of one loop, beyond which a program takes long to compile (400 of a chain: half a minute)."""
-
-
-Start = Callable[[Message], Any]
-"""From a continuous latent site, with a random key, to the value that it begins at; None: it is drawn."""
-
-
-class _Draft(handlers.seed):
-    """A seed that remembers which latent sites had no value.
-
-    Parameters
-    ----------
-    fn : callable
-        The model.
-    key : PRNG key
-        For what is drawn.
-    start : callable, optional
-        Where continuous sites begin; without, they are drawn.
-    yes : bool array, shape ()
-        True, which nobody knows who traces: a value that it enters is no number.
-    """
-
-    def __init__(
-        self, fn: Callable[..., Any], key: Any, start: Start | None = None, yes: Any = True
-    ) -> None:
-        super().__init__(fn, rng_seed=key)
-        self.start = start
-        self.yes = yes
-        self.free: set[str] = set()
-        self.point_masses: set[str] = set()
-        self.started: dict[str, None] = {}
-
-    def process_message(self, msg: Message) -> None:
-        is_open = msg["type"] == "sample" and msg["value"] is None
-        if msg["type"] == "sample":
-            check_parameters(msg)
-        super().process_message(msg)
-        if not is_open:
-            return
-        fn = msg["fn"]
-        is_point = is_point_mass(fn)
-        (self.point_masses if is_point else self.free).add(msg["name"])
-        value = None
-        if self.start is not None and not (is_point or fn.is_discrete or is_subsampled(msg)):
-            value = self.start(msg)
-        if value is not None:
-            self.started[msg["name"]] = None
-        elif isinstance(unwrapped(fn), ImproperUniform):
-            # It cannot be drawn from; its shape is all that is wanted here.
-            value = fn.support.feasible_like(jnp.zeros(fn.shape()))
-        if value is not None:
-            msg["value"] = jnp.where(self.yes, value, 0.0)
-
-
-def is_subsampled(site: Any) -> bool:
-    """Whether a message is of a site of which only some elements are present."""
-    return any(frame.size != frame.full_size for frame in site["cond_indep_stack"])
 
 
 class Recorder(handlers.trace):
@@ -317,7 +259,7 @@ def run_once(
         again = iter(traced)
         whole = [next(again) if t else leaf for leaf, t in zip(leaves, is_traced, strict=True)]
         args, kwargs = jax.tree.unflatten(structure, whole)
-        recorder = Recorder(_Draft(model, key, start, yes))
+        recorder = Recorder(Draft(model, key, start, yes))
         trace = recorder.get_trace(*args, **kwargs)
         recorders[:] = [recorder]
         bounds = {name: msg["bounds"] for name, msg in trace.items() if msg.get("bounds")}
@@ -343,30 +285,6 @@ def run_once(
     return AbstractRun(sites, values, set(recorder.filling.started))
 
 
-@contextmanager
-def explaining(
-    model: Callable[..., Any], args: Any, kwargs: Any, given: Collection[str] = ()
-) -> Iterator[None]:
-    """Where a model that is run inside needs the number of a traced value, say whose it is, and what to write.
-
-    Parameters
-    ----------
-    model : callable
-        The model.
-    args, kwargs
-        Its arguments.
-    given : collection of str
-        The names of sites whose values are traced although the model has some.
-    """
-    try:
-        yield
-    except NEEDS_A_NUMBER as error:
-        found = _blamed(model, args, kwargs, given, error) or unnamed(error)
-        if found is None:
-            raise
-        raise found from error
-
-
 def warn_of_loops(sites: Mapping[str, Site]) -> None:
     """Point to `scan` where a Python loop states more sites than a program should have."""
     numbered = Counter(
@@ -383,62 +301,6 @@ def warn_of_loops(sites: Mapping[str, Site]) -> None:
                 ManySitesWarning,
                 stacklevel=3,
             )
-
-
-def _blamed(
-    model: Callable[..., Any], args: Any, kwargs: Any, given: Collection[str], error: Exception
-) -> ModelError | None:
-    """Run the model with numbers, to learn which of its latent values the error comes from."""
-    leaves, structure = jax.tree.flatten_with_path((args, kwargs))
-    traced = {
-        argument_name(path, model): (i, np.ones(leaf.shape, leaf.dtype))
-        for i, (path, leaf) in enumerate(leaves)
-        if isinstance(leaf, Tracer)
-    }
-
-    def arguments(values: Mapping[str, Any]) -> Any:
-        whole = [leaf for _, leaf in leaves]
-        for name, (i, example) in traced.items():
-            whole[i] = values.get(name, example)
-        return jax.tree.unflatten(structure, whole)
-
-    try:
-        with jax.ensure_compile_time_eval():
-            args, kwargs = arguments({})
-            draft = _Draft(model, jax.random.key(0))
-            trace = handlers.trace(draft).get_trace(*args, **kwargs)
-    except (ArithmeticError, LookupError, TypeError, ValueError):
-        return None  # it does not run with numbers either
-
-    def run(values: dict[str, Any]) -> None:
-        handlers.trace(handlers.substitute(model, data=values)).get_trace(*args, **kwargs)
-
-    examples = {
-        name: msg["value"]
-        for name, msg in trace.items()
-        if name in draft.free or (name in given and msg["type"] in ("sample", "param"))
-    }
-
-    def is_summed_out(name: str) -> bool:
-        return name not in given and trace[name]["fn"].has_enumerate_support
-
-    found = blame(run, examples, is_summed_out, error)
-    if found is not None:
-        return found
-
-    def run_on(values: dict[str, Any]) -> None:
-        args, kwargs = arguments(values)
-        handlers.trace(_Draft(model, jax.random.key(0))).get_trace(*args, **kwargs)
-
-    name = first_at_fault(run_on, {name: example for name, (_, example) in traced.items()})
-    if name is None:
-        return None
-    return ModelError(
-        f"the model uses its argument {name} where Python needs numbers (a size, an `if`, `int()`, a boolean index), "
-        "but they are not known while it is traced: they come in batches, or through a jax.jit of yours. Pass what "
-        "it needs as an argument of its own, a Python number: model(y, num_classes=4). (In a call without batches "
-        f"and outside of jax.jit data are known.) JAX says: {str(error).splitlines()[0]}"
-    )
 
 
 def _record(msg: Message, is_free: bool, is_point: bool) -> Site:
