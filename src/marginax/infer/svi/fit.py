@@ -6,6 +6,7 @@ compiled loop (`programs`, `training`), checkpoints (`checkpoint`), and what has
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -79,18 +80,34 @@ class Task:
             Such as it will be minimised from.
         rng_key, args, kwargs
             Of the run.
+
+        Warns
+        -----
+        UserWarning
+            Once, from what is returned, where a loss of the user's own goes with a guide and a model whose parameters
+            cannot be looked at.
         """
+        unchecked: list[Exception] = []
 
         def trace(batch: Any) -> Objective:
             is_first = batch is first_batch
             same = setup if is_first else self.set_up(batch, args, kwargs, rng_key)
+            is_told = bool(unchecked)
 
             def loss(free: Any, key: Any, batch: Any) -> Any:
                 params = constrain(same.constraints, free)
                 arguments_now = arguments(batch, args, kwargs)
-                return same.loss(self.loss, params, key, *arguments_now)
+                return same.loss(self.loss, params, key, *arguments_now, unchecked)
 
-            return traced(loss, states, batch)
+            objective = traced(loss, states, batch)
+            if unchecked and not is_told:
+                warnings.warn(
+                    "SVI.run: nobody looks whether the parameters of distributions are valid, for TraceEnum_ELBO, "
+                    f"which would, refuses the guide and model of this loss: {unchecked[0]} Parameters that are "
+                    "out of range may then give a loss that means nothing.",
+                    stacklevel=4,
+                )
+            return objective
 
         return trace
 

@@ -42,12 +42,20 @@ class Setup:
         )
 
     def loss(
-        self, loss: Any, params: Mapping[str, Any], key: Any, args: Any, kwargs: Any
+        self,
+        loss: Any,
+        params: Mapping[str, Any],
+        key: Any,
+        args: Any,
+        kwargs: Any,
+        unchecked: list[Exception],
     ) -> tuple[Array, list[Validity]]:
         """The loss, and which parameters of distributions are valid, of guide and model on each path.
 
         A loss that is finite does not show it: probabilities that do not add up to one are normalised in a
-        compiled program.
+        compiled program. `TraceEnum_ELBO` looks for it in a loss of the user's own, too. Such a loss may go with a
+        guide and a model that this one refuses: then nothing is said of parameters, and why is added to
+        ``unchecked``.
         """
         model, guide = (handlers.substitute(fn, data=params) for fn in (self.model, self.guide))
         if getattr(loss.loss, "__func__", None) is ELBO.loss:
@@ -55,8 +63,9 @@ class Setup:
         value = loss.loss(key, params, self.model, self.guide, *args, **kwargs)
         try:
             return value, TraceEnum_ELBO().look(key, model, guide, args, kwargs, self.paths)[1]
-        except (IntractableError, ModelError):
-            return value, []  # a loss of the user's own may do without what this bound needs
+        except (IntractableError, ModelError) as error:
+            unchecked.append(error)
+            return value, []
 
     def refuse_local_parameters(self) -> None:
         """With batches, which elements of a plate are present is not known."""

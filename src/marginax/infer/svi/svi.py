@@ -254,7 +254,8 @@ class SVI:
         -----
         UserWarning
             With several restarts: when fewer than half of them reached the best optimum found, or when a
-            component of a mixture has no data there.
+            component of a mixture has no data there. With a loss of your own: when guide and model are such as
+            `TraceEnum_ELBO` refuses, so that it cannot look whether the parameters of distributions are valid.
         """
         options = Options(
             num_steps,
