@@ -28,6 +28,10 @@ def model(rows: Any) -> None:
         mx.sample(f"x{i}", dist.Normal(loc + z, 1.0), obs=row)
 
 
+def by_hand(*args: Any) -> None:
+    mx.sample("loc", dist.Normal(mx.param("at", 0.0), 1.0))
+
+
 def svi(fn: Callable[..., Any], guide: Any = AutoDelta) -> SVI:
     return SVI(fn, guide(fn), optax.adam(0.1), TraceEnum_ELBO())
 
@@ -47,6 +51,7 @@ QUERIES: dict[str, Callable[..., Any]] = {
 CONSUMERS: dict[str, Callable[..., Any]] = {
     "SVI": lambda fn, *args: svi(fn).run(KEY, 2, *args, progress_bar=False),
     "guide": lambda fn, *args: svi(fn, AutoNormal).init(KEY, *args),
+    "guide by hand": lambda fn, *args: svi(fn, lambda fn: by_hand).init(KEY, *args),
     "MCMC": lambda fn, *args: MCMC(NUTS(fn), num_warmup=2, num_samples=2, progress_bar=False).run(
         KEY, *args
     ),

@@ -27,6 +27,7 @@ from marginax.density.distribution_layers import unwrapped
 from marginax.density.validate import check_parameters, numpyro_checks
 from marginax.graph.build import Stated
 from marginax.graph.capture import Key, refuse_long_indices
+from marginax.graph.explaining import explaining
 from marginax.graph.factors import Place
 from marginax.graph.known_data import with_data_known
 from marginax.graph.log_density import density_trace
@@ -35,7 +36,6 @@ from marginax.graph.sites import (
     Recorder,
     Site,
     as_jax_arrays,
-    explaining,
     warn_of_loops,
     with_support,
 )

@@ -1,7 +1,7 @@
 """Sites: one immutable record for each statement of a model, from one abstract run.
 
-Shapes and types flow through the model, no arithmetic happens: the run is `jax.eval_shape`, or the one that
-records the program as well (`record.py`). A site
+Shapes and types flow through the model, no arithmetic happens: the run is `jax.make_jaxpr`, here or where it
+records the densities as well (`record.py`). A site
 that nobody gave a value to (it is not observed, substituted, replayed or conditioned) is *free*;
 free sites are what marginalisation sums out, or asks a value for. One exception: a latent `Delta`
 is a *point mass*, which leaves nothing open. Integrating over it is putting in its value, so it is run
@@ -12,41 +12,41 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.core import Tracer
-from numpyro.distributions import ImproperUniform
+from jax.extend import core as jex_core
 
 from marginax.arrays.arguments import argument_name, as_array, is_list_of_numbers
 from marginax.arrays.masked import refuse_masked
 from marginax.arrays.narrowing import check_narrowing
-from marginax.density.distribution_layers import distribution_name, is_masked, unwrapped
+from marginax.density.distribution_layers import distribution_name, is_masked
 from marginax.density.supports import bounds_of, find_support, traced_bounds
 from marginax.density.true_supports import support_of
 from marginax.density.validate import (
     check_observed,
     check_observed_numbers,
-    check_parameters,
     is_fixed,
     numpyro_checks,
 )
 from marginax.errors import ModelError
-from marginax.graph.blame import blame, first_at_fault, unnamed
-from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
+from marginax.graph.draft import Draft, Start
+from marginax.graph.explaining import explaining
+from marginax.graph.known_data import with_data_known
 from marginax.graph.same_sites import Seen, refuse_changes, seen
 from marginax.jaxpr.concrete import is_concrete
-from marginax.jaxpr.known_values import known_outputs
+from marginax.jaxpr.known_values import known_numbers
+from marginax.jaxpr.objects import written_out
 from marginax.language import handlers
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.scan import Series
-from marginax.language.stack import Message, is_point_mass, isolated
+from marginax.language.stack import Message, isolated
 
 
 @dataclass(frozen=True)
@@ -97,29 +97,6 @@ MANY = 200
 """Sites of one loop, beyond which a program takes long to compile (400 of a chain: half a minute)."""
 
 
-class _Draft(handlers.seed):
-    """A seed that remembers which latent sites had no value."""
-
-    def __init__(self, fn: Callable[..., Any], key: Any) -> None:
-        super().__init__(fn, rng_seed=key)
-        self.free: set[str] = set()
-        self.point_masses: set[str] = set()
-
-    def process_message(self, msg: Message) -> None:
-        if msg["type"] == "sample":
-            check_parameters(msg)
-            if msg["value"] is None and isinstance(unwrapped(msg["fn"]), ImproperUniform):
-                # It cannot be drawn from; its shape is all that is wanted here.
-                self.free.add(msg["name"])
-                value = msg["fn"].support.feasible_like(jnp.zeros(msg["fn"].shape()))
-                traced = jax.random.uniform(self.next_key(), ())  # so that it is no number
-                msg["value"] = jnp.where(traced < 2.0, value, 0.0)
-            elif msg["value"] is None:
-                kind = self.point_masses if is_point_mass(msg["fn"]) else self.free
-                kind.add(msg["name"])
-        super().process_message(msg)
-
-
 class Recorder(handlers.trace):
     """Records of each message what is known of it as a `Site`, where it is stated.
 
@@ -128,14 +105,11 @@ class Recorder(handlers.trace):
     filling : Messenger
         The model, under the handler that gives its latent sites values. It remembers which sites those were, in its
         sets ``free`` and ``point_masses``.
-    numbers : mapping, optional
-        By site what is known of its `traced_bounds`; without, they are not looked up yet.
     """
 
-    def __init__(self, filling: Any, numbers: Mapping[str, Sequence[Any]] | None = None) -> None:
+    def __init__(self, filling: Any) -> None:
         super().__init__(filling)
         self.filling = filling
-        self.numbers = numbers
         self.bounded: dict[str, tuple[Message, Any]] = {}
         """The sites, as they are stated in one step, whose bounds may be looked up, and these (`bounds_of`)."""
 
@@ -150,8 +124,7 @@ class Recorder(handlers.trace):
                 msg["bounds"] = traced_bounds(bounds)
                 if msg["bounds"]:
                     self.bounded[name] = msg.copy(), bounds
-            numbers = None if self.numbers is None else self.numbers.get(name, ())
-            msg["site"] = _record(msg, is_free, name in points, numbers)
+            msg["site"] = _record(msg, is_free, name in points)
         elif msg.get("series"):
             msg["site"] = _of_series(msg, msg["site"])
         msg["site"] = replace(msg["site"], seen=seen(msg))
@@ -239,49 +212,77 @@ def seen_in(sites: Mapping[str, Site]) -> dict[str, Seen]:
 
 def collect_sites_once(model: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Site]:
     """Like `collect_sites`, where the run that comes next is compared with this one (`refuse_changes`)."""
-    args, kwargs = as_jax_arrays((args, kwargs))
-    sites: dict[str, Site] = {}
-
-    def run(key: Any, numbers: Mapping[str, Sequence[Any]] | None = None) -> dict[str, list[Any]]:
-        recorder = Recorder(_Draft(model, key), numbers)
-        trace = recorder.get_trace(*args, **kwargs)
-        for name, msg in trace.items():
-            sites[name] = msg["site"]
-        return {name: msg["bounds"] for name, msg in trace.items() if msg.get("bounds")}
-
-    # NumPyro's checks name no site; those of this package do.
-    with isolated(), numpyro_checks(False), explaining(model, args, kwargs):
-        if with_data_known(lambda: jax.eval_shape(run, jax.random.key(0))):
-            # Bounds that are traced may follow from constants all the same.
-            numbers = with_data_known(lambda: known_outputs(run, jax.random.key(0)))
-            known = partial(run, numbers=numbers)
-            with_data_known(lambda: jax.eval_shape(known, jax.random.key(0)))
-    warn_of_loops(sites)
-    return sites
+    return run_once(model, args, kwargs).sites
 
 
-@contextmanager
-def explaining(
-    model: Callable[..., Any], args: Any, kwargs: Any, given: Collection[str] = ()
-) -> Iterator[None]:
-    """Where a model that is run inside needs the number of a traced value, say whose it is, and what to write.
+@dataclass(frozen=True)
+class AbstractRun:
+    """What one abstract run of a model says."""
+
+    sites: dict[str, Site]
+    start: Callable[[Any, Any, Any], dict[str, Array]]
+    """From a random key, and the model's arguments, to the values of the sites that begin somewhere."""
+    started: set[str]
+    """These sites."""
+
+
+def run_once(
+    model: Callable[..., Any], args: Any, kwargs: Any, start: Start | None = None, key: Any = None
+) -> AbstractRun:
+    """Run a model abstractly.
 
     Parameters
     ----------
     model : callable
-        The model.
+        The model, under whatever handlers fix some of its values.
     args, kwargs
-        Its arguments.
-    given : collection of str
-        The names of sites whose values are traced although the model has some.
+        Its arguments, as they are.
+    start : callable, optional
+        Where continuous sites begin that are present with all their elements; without, they are drawn.
+    key : PRNG key, optional
+        One like those that the values will be asked with.
+
+    Raises
+    ------
+    ModelError
+        For a model that is wrong in itself (see the language), whatever the parameters.
     """
-    try:
-        yield
-    except NEEDS_A_NUMBER as error:
-        found = _blamed(model, args, kwargs, given, error) or unnamed(error)
-        if found is None:
-            raise
-        raise found from error
+    args, kwargs = as_jax_arrays((args, kwargs))
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    is_traced = [isinstance(leaf, Tracer) for leaf in leaves]
+    recorders: list[Recorder] = []
+
+    def traced_in(leaves: list[Any]) -> list[Any]:
+        return [leaf for leaf, traced in zip(leaves, is_traced, strict=True) if traced]
+
+    def run(key: Any, yes: Any, traced: list[Any]) -> tuple[dict[str, list[Any]], dict[str, Array]]:
+        again = iter(traced)
+        whole = [next(again) if t else leaf for leaf, t in zip(leaves, is_traced, strict=True)]
+        args, kwargs = jax.tree.unflatten(structure, whole)
+        recorder = Recorder(Draft(model, key, start, yes))
+        trace = recorder.get_trace(*args, **kwargs)
+        recorders[:] = [recorder]
+        bounds = {name: msg["bounds"] for name, msg in trace.items() if msg.get("bounds")}
+        return bounds, {name: trace[name]["value"] for name in recorder.filling.started}
+
+    # NumPyro's checks name no site; those of this package do.
+    with isolated(), numpyro_checks(False), explaining(model, args, kwargs):
+        trace = jax.make_jaxpr(run, return_shape=True)
+        key = jax.random.key(0) if key is None else key
+        program, shapes = with_data_known(lambda: trace(key, True, traced_in(leaves)))
+    (recorder,), outputs = recorders, jax.tree.structure(shapes)
+    sites = {name: msg["site"] for name, msg in recorder.trace.items()}
+    if shapes[0]:  # bounds that are traced may follow from constants all the same
+        numbers, _ = jax.tree.unflatten(outputs, known_numbers(written_out(program)))
+        for name, (msg, bounds) in recorder.bounded.items():
+            sites[name] = with_support(sites[name], msg, bounds, numbers[name])
+    warn_of_loops(sites)
+
+    def values(key: Any, args: Any, kwargs: Any) -> dict[str, Array]:
+        arguments = (key, True, *traced_in(jax.tree.leaves((args, kwargs))))
+        return jax.tree.unflatten(outputs, jex_core.jaxpr_as_fun(program)(*arguments))[1]
+
+    return AbstractRun(sites, values, set(recorder.filling.started))
 
 
 def warn_of_loops(sites: Mapping[str, Site]) -> None:
@@ -302,63 +303,7 @@ def warn_of_loops(sites: Mapping[str, Site]) -> None:
             )
 
 
-def _blamed(
-    model: Callable[..., Any], args: Any, kwargs: Any, given: Collection[str], error: Exception
-) -> ModelError | None:
-    """Run the model with numbers, to learn which of its latent values the error comes from."""
-    leaves, structure = jax.tree.flatten_with_path((args, kwargs))
-    traced = {
-        argument_name(path, model): (i, np.ones(leaf.shape, leaf.dtype))
-        for i, (path, leaf) in enumerate(leaves)
-        if isinstance(leaf, Tracer)
-    }
-
-    def arguments(values: Mapping[str, Any]) -> Any:
-        whole = [leaf for _, leaf in leaves]
-        for name, (i, example) in traced.items():
-            whole[i] = values.get(name, example)
-        return jax.tree.unflatten(structure, whole)
-
-    try:
-        with jax.ensure_compile_time_eval():
-            args, kwargs = arguments({})
-            draft = _Draft(model, jax.random.key(0))
-            trace = handlers.trace(draft).get_trace(*args, **kwargs)
-    except (ArithmeticError, LookupError, TypeError, ValueError):
-        return None  # it does not run with numbers either
-
-    def run(values: dict[str, Any]) -> None:
-        handlers.trace(handlers.substitute(model, data=values)).get_trace(*args, **kwargs)
-
-    examples = {
-        name: msg["value"]
-        for name, msg in trace.items()
-        if name in draft.free or (name in given and msg["type"] in ("sample", "param"))
-    }
-
-    def is_summed_out(name: str) -> bool:
-        return name not in given and trace[name]["fn"].has_enumerate_support
-
-    found = blame(run, examples, is_summed_out, error)
-    if found is not None:
-        return found
-
-    def run_on(values: dict[str, Any]) -> None:
-        args, kwargs = arguments(values)
-        handlers.trace(_Draft(model, jax.random.key(0))).get_trace(*args, **kwargs)
-
-    name = first_at_fault(run_on, {name: example for name, (_, example) in traced.items()})
-    if name is None:
-        return None
-    return ModelError(
-        f"the model uses its argument {name} where Python needs numbers (a size, an `if`, `int()`, a boolean index), "
-        "but they are not known while it is traced: they come in batches, or through a jax.jit of yours. Pass what "
-        "it needs as an argument of its own, a Python number: model(y, num_classes=4). (In a call without batches "
-        f"and outside of jax.jit data are known.) JAX says: {str(error).splitlines()[0]}"
-    )
-
-
-def _record(msg: Message, is_free: bool, is_point: bool, numbers: Sequence[Any] | None) -> Site:
+def _record(msg: Message, is_free: bool, is_point: bool) -> Site:
     value = msg["value"]
     common: dict[str, Any] = {
         "name": msg["name"],
@@ -390,10 +335,12 @@ def _record(msg: Message, is_free: bool, is_point: bool, numbers: Sequence[Any] 
         value=value if is_fixed_latent and is_concrete(value) else None,
         constraint=support if is_fixed(support) else None,
     )
-    return with_support(site, msg, bounds_of(msg), numbers) if is_free and fn.is_discrete else site
+    return with_support(site, msg, bounds_of(msg)) if is_free and fn.is_discrete else site
 
 
-def with_support(site: Site, msg: Message, bounds: Any, numbers: Sequence[Any] | None) -> Site:
+def with_support(
+    site: Site, msg: Message, bounds: Any, numbers: Sequence[Any] | None = None
+) -> Site:
     """A free discrete site with the values that it is summed over, or why it is not.
 
     Parameters

@@ -8,14 +8,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.core import Tracer
 
 from marginax.graph.record import Record
-from marginax.graph.sites import Site, as_jax_arrays, collect_sites, collect_sites_once
+from marginax.graph.sites import (
+    Site,
+    as_jax_arrays,
+    collect_sites,
+    collect_sites_once,
+    run_once,
+)
+from marginax.infer.start.initialization import InitStrategy, initial_value
 from marginax.language.plates import CondIndepStackFrame
 from marginax.language.primitives import prng_key
 from marginax.language.stack import Message, Messenger, active_handlers
 from marginax.marginal.prepared import Prepared, prepare_record
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the continuous latent sites of a model begin."""
+
+    strategy: InitStrategy
+    values: Callable[[Any, Any, Any], dict[str, Array]]
+    """From a random key and the model's arguments to values by site."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +45,8 @@ class KnownModel:
     sites: Mapping[str, Site]
     record: Record | None = None
     """Of its run, where that was one for its density (`target.know_unconstrained`)."""
+    start: Start | None = None
+    """Where it begins, if its run has said so."""
 
     def prepare(self, values: Mapping[str, Any], memory_limit: int | None = None) -> Prepared:
         """Its graph and plan, given values that fit its sites; free sites without one are summed out."""
@@ -38,6 +57,11 @@ class KnownModel:
     def continuous(self) -> dict[str, Site]:
         """The latent sites that have no value and are not discrete."""
         return {n: s for n, s in self.sites.items() if s.is_free and not s.is_discrete}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a continuous latent site stands in a subsampled plate, so that some elements are absent."""
+        return any(f.size != f.full_size for s in self.continuous.values() for f in s.plates)
 
     @property
     def has_cuts(self) -> bool:
@@ -68,6 +92,36 @@ def know(model: Callable[..., Any], args: Any, kwargs: Any) -> KnownModel:
     """
     args, kwargs = as_jax_arrays((args, kwargs))
     return KnownModel(model, args, kwargs, collect_sites_once(model, *args, **kwargs))
+
+
+def know_at_start(
+    model: Callable[..., Any], args: Any, kwargs: Any, strategy: InitStrategy, key: Any
+) -> KnownModel:
+    """Like `know`, in a run at the model's initial values, so that these are known, too.
+
+    Not where elements of a site are absent; they begin somewhere as well, which takes another run.
+
+    Parameters
+    ----------
+    model, args, kwargs
+        See `know`.
+    strategy : callable
+        A function of a site that says where it begins.
+    key : PRNG key
+        One like those that the values will be asked with.
+    """
+
+    def begin(site: Message) -> Array | None:
+        try:
+            return initial_value(strategy, site)
+        except NotImplementedError:  # of a support without bijection; who needs one says so
+            return None
+
+    args, kwargs = as_jax_arrays((args, kwargs))
+    run = run_once(model, args, kwargs, begin, key)
+    known = KnownModel(model, args, kwargs, run.sites)
+    all_begin = run.started == set(known.continuous)
+    return replace(known, start=Start(strategy, run.start)) if all_begin else known
 
 
 @dataclass(frozen=True)
@@ -114,25 +168,34 @@ class Knowing(Messenger):
         The guide.
     found : list of KnownModel
         What is known; what is asked for the first time is added.
-    only_shapes : bool
-        Whether of initial values only their shapes count.
+    later : PRNG key, optional
+        One like those that initial values will be asked with, later; now only their shapes count.
     """
 
-    def __init__(
-        self, fn: Callable[..., Any], found: list[KnownModel], only_shapes: bool = False
-    ) -> None:
+    def __init__(self, fn: Callable[..., Any], found: list[KnownModel], later: Any = None) -> None:
         super().__init__(fn)
         self.found = found
-        self.only_shapes = only_shapes
+        self.later = later
         self.stated: list[Stated] = []
 
-    def know(self, model: Callable[..., Any], args: Any, kwargs: Any) -> KnownModel:
-        """The model, with whatever parameters of its own."""
+    def know(
+        self,
+        model: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        strategy: InitStrategy | None = None,
+    ) -> KnownModel:
+        """The model, with whatever parameters of its own, and perhaps with where it begins."""
         args, kwargs = as_jax_arrays((args, kwargs))
         for known in self.found:
             if known.model is model and _are_like((args, kwargs), (known.args, known.kwargs)):
                 return replace(known, args=args, kwargs=kwargs)
-        known = replace(know(AnyParameters(model, self.stated), args, kwargs), model=model)
+        run = AnyParameters(model, self.stated)
+        if strategy is None or self.later is None:
+            known = know(run, args, kwargs)
+        else:
+            known = know_at_start(run, args, kwargs, strategy, self.later)
+        known = replace(known, model=model)
         # A traced array means nothing once its trace is over; sites do not depend on its numbers.
         shapes = jax.tree.map(_without_numbers, (args, kwargs))
         self.found.append(replace(known, args=shapes[0], kwargs=shapes[1]))

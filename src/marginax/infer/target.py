@@ -23,12 +23,8 @@ from marginax.graph.factors import Place
 from marginax.graph.record import Latents, record_model
 from marginax.graph.sites import Site, as_jax_arrays
 from marginax.infer.known import KnownModel
-from marginax.infer.start.initialization import (
-    BESIDE,
-    InitStrategy,
-    initial_trace,
-    state,
-)
+from marginax.infer.start.initial_run import BESIDE, initial_trace, state
+from marginax.infer.start.initialization import InitStrategy
 from marginax.jaxpr.compiled import hoisted_jit
 from marginax.language.stack import Message, element
 from marginax.marginal.prepared import Prepared, diagnose

@@ -6,7 +6,6 @@ that depend on no input of the trace can be looked up afterwards: the equations 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,35 +16,19 @@ from jax.extend import core as jex_core
 from marginax.jaxpr.compiled import hoisted_jit
 from marginax.jaxpr.concrete import is_concrete
 from marginax.jaxpr.dependence import NOTHING, dependences
-from marginax.jaxpr.objects import written_out
 
 _UNKNOWN = {"an input": ()}
 
 
-def known_outputs(fn: Callable[..., Any], *args: Any) -> Any:
-    """The outputs of a function that do not depend on its arguments, as numbers.
-
-    Parameters
-    ----------
-    fn : callable
-        A traceable function.
-    *args : array
-        Examples of its arguments, of which shapes and types matter.
+def known_numbers(closed: jex_core.ClosedJaxpr) -> list[np.ndarray | None]:
+    """The outputs of a traced function that do not depend on its arguments, as numbers.
 
     Returns
     -------
-    tree
-        Of the structure of the function's result: a NumPy array, or None for an output that depends on an
-        argument, or on something that is itself traced around the call.
+    list
+        For each output a NumPy array, or None if it depends on an argument, or on something that is itself traced
+        around the call.
     """
-    traced, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
-    closed = written_out(traced)
-    structure = jax.tree.structure(shapes)
-    return jax.tree.unflatten(structure, known_numbers(closed))
-
-
-def known_numbers(closed: jex_core.ClosedJaxpr) -> list[np.ndarray | None]:
-    """The same of a function that is traced already, output by output."""
     whole = closed.jaxpr
     # Constants that are traced further outside are no more known than arguments are.
     inputs = [*whole.constvars, *whole.invars]

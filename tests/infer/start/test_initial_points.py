@@ -13,7 +13,8 @@ from scipy import stats
 import marginax as mx
 import marginax.distributions as dist
 from marginax.infer.start.initial_points import init_to_kmeans_plusplus, init_to_random_points
-from marginax.infer.start.initialization import init_to_feasible, init_to_median, initial_values
+from marginax.infer.start.initial_run import initial_values
+from marginax.infer.start.initialization import init_to_feasible, init_to_median
 from marginax.language.stack import statement
 
 KEY = jax.random.key(0)

@@ -11,6 +11,7 @@ from closeness import assert_same
 
 import marginax as mx
 import marginax.distributions as dist
+from marginax.infer.start.initial_run import initial_values
 from marginax.infer.start.initialization import (
     init_to_feasible,
     init_to_mean,
@@ -18,7 +19,6 @@ from marginax.infer.start.initialization import (
     init_to_sample,
     init_to_uniform,
     init_to_value,
-    initial_values,
 )
 from marginax.language.stack import statement
 

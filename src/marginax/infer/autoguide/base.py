@@ -23,7 +23,8 @@ from jax import Array
 from marginax.errors import ModelError
 from marginax.infer.autoguide.latents import LatentSite
 from marginax.infer.known import KnownModel, know, knowing
-from marginax.infer.start.initialization import InitStrategy, init_to_uniform, initial_trace
+from marginax.infer.start.initial_run import values_at_start
+from marginax.infer.start.initialization import InitStrategy, init_to_uniform
 from marginax.jaxpr.concrete import is_concrete
 from marginax.language.primitives import as_numbers
 
@@ -179,12 +180,13 @@ class AutoGuide(ABC):
 
     def initial_values(self, key: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Where the locations begin, by site name."""
-        trace, names = initial_trace(self._known(args, kwargs), self.init_loc_fn, key)
-        return {name: trace[name]["value"] for name in names}
+        return values_at_start(self._known(args, kwargs), self.init_loc_fn, key)
 
     def _known(self, args: Any, kwargs: Any) -> KnownModel:
         here = knowing()
-        return (know if here is None else here.know)(self.model, args, kwargs)
+        if here is None:
+            return know(self.model, args, kwargs)
+        return here.know(self.model, args, kwargs, self.init_loc_fn)
 
     def _look(self, args: Any, kwargs: Any) -> Mapping[str, LatentSite]:
         """The sites at a run; remembered."""
@@ -210,7 +212,7 @@ class AutoGuide(ABC):
         def begin(key: Any) -> dict[str, Any]:
             # One run of the model gives all sites theirs; it happens only if one is asked for.
             here = knowing()
-            if here is not None and here.only_shapes:
+            if here is not None and here.later is not None:
                 sites = self.continuous_sites(*args, **kwargs)
                 return {name: jnp.zeros(site.shape) for name, site in sites.items()}
             if not found:

@@ -19,7 +19,8 @@ from jax import Array
 from marginax.graph.sites import Site
 from marginax.infer.known import KnownModel, know_surely
 from marginax.infer.posterior.predictive import Predictive
-from marginax.infer.start.initialization import init_to_median, initial_trace
+from marginax.infer.start.initial_run import initial_trace
+from marginax.infer.start.initialization import init_to_median
 from marginax.jaxpr.compiled import QUICK, remembered_jit
 from marginax.language import handlers
 from marginax.marginal.facade import Marginal, marginalize

@@ -68,7 +68,7 @@ def init_to_random_points(
     >>> import marginax as mx
     >>> import marginax.distributions as dist
     >>> from marginax.infer.start.initial_points import init_to_random_points
-    >>> from marginax.infer.start.initialization import initial_values
+    >>> from marginax.infer.start.initial_run import initial_values
     >>> def model(x):
     ...     with mx.plate("components", 2):
     ...         locs = mx.sample("locs", dist.Normal(0.0, 10.0))
@@ -128,7 +128,7 @@ def init_to_kmeans_plusplus(
     >>> import marginax as mx
     >>> import marginax.distributions as dist
     >>> from marginax.infer.start.initial_points import init_to_kmeans_plusplus
-    >>> from marginax.infer.start.initialization import initial_values
+    >>> from marginax.infer.start.initial_run import initial_values
     >>> def model(x):
     ...     with mx.plate("components", 2):
     ...         locs = mx.sample("locs", dist.Normal(jnp.zeros(2), 10.0).to_event(1))

@@ -105,5 +105,5 @@ def warn_if_empty(use: Mapping[str, np.ndarray]) -> None:
                 f"optimum found (number {which}; expected elements {counts[empty[0]]:.2g} of "
                 f"{counts.sum():.6g}). Take fewer components, more restarts, or better starts "
                 "(init_to_kmeans_plusplus).",
-                stacklevel=4,
+                stacklevel=5,
             )

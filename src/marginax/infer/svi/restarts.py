@@ -98,7 +98,7 @@ def warn_if_stuck(restarts: Restarts) -> None:
     warnings.warn(
         f"SVI.run: {restarts} Most were stuck elsewhere or are still on their way, so that there may be a "
         "better optimum: take more restarts or steps, or better starts (init_to_kmeans_plusplus).",
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

@@ -11,6 +11,8 @@ from numpyro.distributions import constraints
 
 from marginax.elimination.planner import IntractableError
 from marginax.errors import ModelError
+from marginax.graph.same_sites import refuse_changes
+from marginax.graph.sites import seen_in
 from marginax.infer.elbo.bound import Validity
 from marginax.infer.elbo.losses import ELBO, TraceEnum_ELBO
 from marginax.infer.elbo.pairing import BothPath, both_paths
@@ -40,12 +42,20 @@ class Setup:
         )
 
     def loss(
-        self, loss: Any, params: Mapping[str, Any], key: Any, args: Any, kwargs: Any
+        self,
+        loss: Any,
+        params: Mapping[str, Any],
+        key: Any,
+        args: Any,
+        kwargs: Any,
+        unchecked: list[Exception],
     ) -> tuple[Array, list[Validity]]:
         """The loss, and which parameters of distributions are valid, of guide and model on each path.
 
         A loss that is finite does not show it: probabilities that do not add up to one are normalised in a
-        compiled program.
+        compiled program. `TraceEnum_ELBO` looks for it in a loss of the user's own, too. Such a loss may go with a
+        guide and a model that this one refuses: then nothing is said of parameters, and why is added to
+        ``unchecked``.
         """
         model, guide = (handlers.substitute(fn, data=params) for fn in (self.model, self.guide))
         if getattr(loss.loss, "__func__", None) is ELBO.loss:
@@ -53,8 +63,9 @@ class Setup:
         value = loss.loss(key, params, self.model, self.guide, *args, **kwargs)
         try:
             return value, TraceEnum_ELBO().look(key, model, guide, args, kwargs, self.paths)[1]
-        except (IntractableError, ModelError):
-            return value, []  # a loss of the user's own may do without what this bound needs
+        except (IntractableError, ModelError) as error:
+            unchecked.append(error)
+            return value, []
 
     def refuse_local_parameters(self) -> None:
         """With batches, which elements of a plate are present is not known."""
@@ -70,7 +81,20 @@ class Setup:
                     )
 
 
-def set_up(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any) -> Setup:
+def set_up_surely(
+    model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any, key: Any
+) -> Setup:
+    """Like `set_up`, where nobody compares later: all is run twice, and must state the same each time."""
+    first, again = (set_up(model, guide, args, kwargs, key) for _ in range(2))
+    for one, other in zip(first.paths, again.paths, strict=False):
+        refuse_changes(seen_in(one.path.sites), seen_in(other.path.sites))
+        refuse_changes(seen_in(one.in_model), seen_in(other.in_model))
+    return first
+
+
+def set_up(
+    model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwargs: Any, key: Any
+) -> Setup:
     """Run guide and model abstractly, on each of the guide's paths.
 
     Parameters
@@ -79,8 +103,10 @@ def set_up(model: Callable[..., Any], guide: Callable[..., Any], args: Any, kwar
         As SVI has them.
     args, kwargs
         Arguments of both.
+    key : PRNG key
+        One like those for initial values.
     """
-    looking = Knowing(guide, [], only_shapes=True)
+    looking = Knowing(guide, [], later=key)
     paths = tuple(
         both_paths(
             AnyParameters(model, looking.stated),
