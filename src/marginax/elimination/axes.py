@@ -1,4 +1,4 @@
-"""What the axes of factors go by.
+"""What factors and their axes go by.
 
 A variable or a plate of a model goes by its name, a string. Where it has several axes, each of them is
 a value that says which it is. Axes are only ever compared with one another; strings are made of them to
@@ -41,7 +41,7 @@ class Part:
 
 @dataclass(frozen=True)
 class At:
-    """A variable at a step that has a number."""
+    """A variable, or a factor, at a step that has a number."""
 
     variable: Axis
     step: int
@@ -62,9 +62,11 @@ class Back:
 
 
 Axis: TypeAlias = str | Part | At | Back
+Name: TypeAlias = str | At
+"""Of a factor."""
 
 
-def in_order(axes: Iterable[Axis]) -> tuple[Axis, ...]:
+def sorted_axes(axes: Iterable[Axis]) -> tuple[Axis, ...]:
     """Axes by how they print, and those that print the same by what they are: in the same order every time."""
     return tuple(sorted(axes, key=_name))
 

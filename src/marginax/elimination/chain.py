@@ -41,7 +41,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from marginax.elimination.axes import Axis, Part, Role, in_order
+from marginax.elimination.axes import Axis, Part, Role, sorted_axes
 from marginax.elimination.execute import ScaleError, Setting, execute
 from marginax.elimination.factor import Factor, Scale, time_first
 from marginax.elimination.loops import scan_in_time, sum_in_time, top_of
@@ -348,7 +348,7 @@ class _Chain:
         chain = Chain(time, length, step.chain.later, {v: v for v in remembered}, {}, "sequential")
         same = []
         for v in remembered:
-            plates = in_order(home[_entry(v)])
+            plates = sorted_axes(home[_entry(v)])
             size = step.sizes[v]
             table = jnp.where(jnp.eye(size, dtype=bool), 0.0, -jnp.inf)
             array = table.reshape((1,) * len(plates) + (size, size))
@@ -422,7 +422,7 @@ def _renamed(factor: Factor, names: Mapping[Axis, Axis]) -> Factor:
 
 
 def _plates(term: Term) -> tuple[Axis, ...]:
-    return in_order(term.plates)
+    return sorted_axes(term.plates)
 
 
 def _keys(scales: Sequence[Scale]) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jax import Array, lax
 
-from marginax.elimination.axes import Axis, in_order
+from marginax.elimination.axes import Axis, Name, sorted_axes
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Factor:
     may have size one, which means that the factor is the same for all its elements.
     """
 
-    name: str
+    name: Name
     plates: tuple[Axis, ...]
     variables: tuple[Axis, ...]
     array: Array
@@ -76,5 +76,5 @@ def arranged(array: Any, order: Sequence[int], new: Sequence[int]) -> Any:
 
 def time_first(factor: Factor, time: Axis) -> Factor:
     """The same with the time axis in front, and the other plates by name."""
-    plates = (time, *in_order({*factor.plates} - {time}))
+    plates = (time, *sorted_axes({*factor.plates} - {time}))
     return replace(factor, plates=plates, array=factor.aligned(plates, factor.variables))

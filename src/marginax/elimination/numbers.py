@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from marginax.elimination.axes import Axis, in_order
+from marginax.elimination.axes import Axis, sorted_axes
 from marginax.elimination.factor import Factor, Scale
 from marginax.elimination.loops import power_of_two, scan_in_time, top_of
 from marginax.elimination.plan import Advance, Eliminate
@@ -175,7 +175,7 @@ class _Numbers:
     ) -> tuple[dict[int, Factor], list[Array]]:
         """Every slot of the step, and the sums among them."""
         slots = {
-            i: Factor(m.name, in_order(m.plates), m.variables, array)
+            i: Factor(m.name, sorted_axes(m.plates), m.variables, array)
             for i, (m, array) in enumerate(zip(self.step.messages, messages, strict=True))
         }
         for (slot, factor), piece in zip(self.present, pieces, strict=True):
@@ -218,7 +218,7 @@ class _Numbers:
 
     def _merged(self, number: int, factors: Sequence[Factor], join: Any, none: float) -> Array:
         message, later = self.step.messages[number], self.step.chain.later
-        plates = in_order(message.plates)
+        plates = sorted_axes(message.plates)
         array: Any = none
         for factor in factors:
             names = tuple(later.get(v, v) for v in factor.variables)

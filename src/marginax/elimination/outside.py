@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from marginax.elimination.axes import Axis, in_order
+from marginax.elimination.axes import Axis, sorted_axes
 from marginax.elimination.chain import messages_along
 from marginax.elimination.contract import fill_slots
 from marginax.elimination.execute import Setting
@@ -189,7 +189,7 @@ def _back_through_chain(
         inner = fill_slots(step.step, own, SUM, plate_sizes)
         found = {slot: jnp.zeros((), dtype) for slot in step.totals}
         for message, group, array in zip(step.messages, step.merged, arrays, strict=True):
-            after = Factor("", in_order(message.plates), message.variables, array)
+            after = Factor("", sorted_axes(message.plates), message.variables, array)
             found |= _back_through_gathering(after, {s: inner[s] for s in group}, step.chain.later)
         _back(step.step, inner, found, plate_sizes, (*range(count), *wanted))
         return _full(step, [found[i] for i in range(count)], dtype), [found[i] for i in wanted]
@@ -208,7 +208,7 @@ def _back_through_chain(
         messages[slot] = laid_out.aligned(slots[slot].plates, slots[slot].variables)
     inside = {outer: name for name, outer in step.chain.first.items()}
     for message, group, array in zip(step.messages, step.incoming, begin, strict=True):
-        first = Factor("", in_order(message.plates), message.variables, array)
+        first = Factor("", sorted_axes(message.plates), message.variables, array)
         messages |= _back_through_gathering(first, {s: slots[s] for s in group}, inside)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from marginax.elimination.axes import Axis
+from marginax.elimination.axes import Axis, Name
 from marginax.elimination.factor import Factor
 
 
@@ -16,7 +16,7 @@ from marginax.elimination.factor import Factor
 class Term:
     """The names of a factor's axes."""
 
-    name: str
+    name: Name
     variables: tuple[Axis, ...]
     plates: frozenset[Axis]
     scales: tuple[Hashable, ...] = ()
@@ -138,7 +138,7 @@ class Plan:
 
     def __str__(self) -> str:
         lines = []
-        names = [term.name for term in self.terms]
+        names = [str(term.name) for term in self.terms]
         for step in self.steps:
             if isinstance(step, Eliminate):
                 of = " * ".join(names[i] for i in step.inputs)

@@ -36,7 +36,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from marginax.elimination.axes import Axis, by_name, in_order
+from marginax.elimination.axes import Axis, by_name, sorted_axes
 from marginax.elimination.order import elimination_order, union
 from marginax.elimination.plan import Advance, Chain, Eliminate, Multiply, Plan, Term
 
@@ -82,9 +82,10 @@ def make_plan(
     for term in terms:
         for variable in term.variables:
             if not home[variable] <= term.plates:
+                beyond = [str(plate) for plate in sorted_axes(home[variable] - term.plates)]
                 raise ValueError(
                     f"the factor '{term.name}' depends on '{variable}' but stands outside of the "
-                    f"plates {[str(p) for p in in_order(home[variable] - term.plates)]}, in which '{variable}' lives."
+                    f"plates {beyond}, in which '{variable}' lives."
                 )
     planner = _Planner(terms, sizes, plate_sizes, home)
     live = dict(enumerate(terms))
@@ -174,7 +175,7 @@ class _Planner:
                         raise IntractableError(
                             _why_intractable(term, self.terms, home, leaf, self.plate_sizes)
                         )
-                    over = in_order(leaf - target)
+                    over = sorted_axes(leaf - target)
                     self.steps.append(Multiply(slot, self.next_slot, over))
                     name = f"f{self.next_slot}"
                     live[self.next_slot] = Term(name, term.variables, leaf & target)
@@ -200,7 +201,7 @@ class _Planner:
                 inputs,
                 self.next_slot,
                 axes,
-                in_order(leaf),
+                sorted_axes(leaf),
                 flops=elements * (len(inputs) + 1),
                 elements=elements,
             )
@@ -306,7 +307,7 @@ def plan_advance(
         {v: sizes[v] for v in names},
         {v: whole_home[v] for v in names},
         tuple(
-            (*(plate_sizes[p] for p in in_order(m.plates)), *(sizes[v] for v in m.variables))
+            (*(plate_sizes[p] for p in sorted_axes(m.plates)), *(sizes[v] for v in m.variables))
             for m in messages
         ),
         step.flops * chain.length,
@@ -399,7 +400,7 @@ def _why_intractable(
     plate_sizes: Mapping[Axis, int],
 ) -> str:
     def plates(names: Iterable[Axis]) -> str:
-        return "{" + ", ".join(f"'{p}' ({plate_sizes[p]})" for p in in_order(names)) + "}"
+        return "{" + ", ".join(f"'{p}' ({plate_sizes[p]})" for p in sorted_axes(names)) + "}"
 
     meeting = [t.name for t in terms if t.plates == leaf and set(t.variables) & set(term.variables)]
     where = "; ".join(f"'{v}' lives in the plates {plates(home[v])}" for v in term.variables)
