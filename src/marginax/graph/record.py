@@ -25,11 +25,12 @@ from numpyro.distributions import ImproperUniform
 
 from marginax.density.distribution_layers import unwrapped
 from marginax.density.validate import check_parameters, numpyro_checks
+from marginax.errors import ModelError
 from marginax.graph.build import Stated
 from marginax.graph.capture import Key, refuse_long_indices
 from marginax.graph.factors import Place
 from marginax.graph.known_data import with_data_known
-from marginax.graph.log_density import density_trace
+from marginax.graph.log_density import LogDensity, density_trace
 from marginax.graph.sites import (
     Recorder,
     Site,
@@ -154,7 +155,8 @@ class _Run(Recorder, density_trace):
         super().postprocess_message(msg)
 
     def differing(self, msg: Message) -> dict[str, Any]:
-        return density_trace.differing(self, msg) | {"bounds": msg.get("bounds", [])}
+        kept = density_trace.differing(self, msg) | {"bounds": msg.get("bounds", [])}
+        return kept | {"jacobian": msg["jacobian"]} if "jacobian" in msg else kept
 
 
 def record_model(
@@ -194,7 +196,12 @@ def record_model(
         run = _Run(filling(model, token, given))
         trace = run.get_trace(*args, **kwargs)
         densities = {n: m["density"] for n, m in trace.items() if m["type"] == "sample"}
-        recorded = {n: m["value"] for n, m in trace.items() if m["type"] == "deterministic"}
+        densities |= _jacobians(trace)
+        recorded = {
+            n: m["value"]
+            for n, m in trace.items()
+            if m["type"] == "deterministic" or "jacobian" in m
+        }
         bounds = {
             ("bound", (name, i)): bound
             for name, msg in trace.items()
@@ -227,6 +234,20 @@ def record_model(
         stated[0].places,
         stated[0].scale_constants,
     )
+
+
+def _jacobians(trace: Mapping[str, Message]) -> dict[str, LogDensity]:
+    """Those of the transforms that values were made by: outside of all plates and scales, which are the model's."""
+    found = {
+        f"{name} (Jacobian)": LogDensity(msg["jacobian"], site=name)
+        for name, msg in trace.items()
+        if "jacobian" in msg
+    }
+    for name in found.keys() & trace.keys():
+        raise ModelError(
+            f"site '{name}': its name is that of a factor that comes with a transform; give it another."
+        )
+    return found
 
 
 def _of_latents(traced: jex_core.ClosedJaxpr, names: tuple[str, ...]) -> jex_core.ClosedJaxpr:

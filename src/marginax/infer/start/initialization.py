@@ -29,11 +29,9 @@ from marginax.language import handlers
 from marginax.language.primitives import as_numbers
 from marginax.language.stack import (
     Message,
-    apply_stack,
     element,
     is_point_mass,
     isolated,
-    statement,
 )
 
 InitStrategy = Callable[[Message], Any]
@@ -170,9 +168,6 @@ def site_key(site: Message) -> Any:
     return key
 
 
-BESIDE = " (beside its value)"
-
-
 class _WholePlates(handlers.Messenger):
     """Initial values are wanted for all elements of a plate, also of a subsampled one."""
 
@@ -226,7 +221,7 @@ def initial_trace(
     key : PRNG key
         For random strategies.
     beside : callable, optional
-        A function of a site and its value; its results are recorded, too, under the site's name with `BESIDE`.
+        A function of a site and its value; its results are recorded, too, as the message's ``"beside"``.
 
     Returns
     -------
@@ -259,7 +254,7 @@ def initial_trace(
         chosen.append(name)
         value = jnp.asarray(value, jnp.result_type(float))
         if beside is not None:
-            state(name + BESIDE, beside(site, value), placed)
+            site["beside"] = beside(site, value)
         return value
 
     seeded: Any = handlers.seed(known.model, rng_seed=key)
@@ -273,13 +268,8 @@ def initial_trace(
             lambda: handlers.trace(placed).get_trace(*known.args, **known.kwargs)
         )
     first = seen_in(known.sites)
-    again = {name: one for name, one in seen_of(trace).items() if not name.endswith(BESIDE)}
+    again = seen_of(trace)
     if is_local:  # the sizes of plates are others: which sites there are is compared
         again = {name: first.get(name, one) for name, one in again.items()}
     refuse_changes(first, again)
     return trace, list(dict.fromkeys(chosen))
-
-
-def state(name: str, value: Any, outside: handlers.Messenger) -> None:
-    """Give a value to the handlers outside of one that is at work; of a scan it becomes a series."""
-    apply_stack(statement("deterministic", name, value=value), outside)
