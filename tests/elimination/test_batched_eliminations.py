@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from marginax.elimination import batches
+from marginax.elimination.axes import Axis
 from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
 from marginax.elimination.outside import outside_messages
@@ -98,7 +99,7 @@ def test_the_program_grows_with_the_depth_of_a_tree_and_not_with_its_leaves():
         factors = [Factor("hub", (), ("hub",), jnp.zeros(K))]
         for i in range(count):
             factors.append(Factor(f"edge {i}", (), ("hub", f"z{i}"), table * i))  # pyright: ignore[reportArgumentType]
-        sizes = {"hub": K} | {f"z{i}": K for i in range(count)}
+        sizes: dict[Axis, int] = {"hub": K, **{f"z{i}": K for i in range(count)}}
         plan = make_plan(
             [term_of(f) for f in factors], sizes, {}, dict.fromkeys(sizes, frozenset[str]())
         )

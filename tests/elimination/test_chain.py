@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from marginax.elimination import loops, numbers
+from marginax.elimination.axes import Axis
 from marginax.elimination.contract import contract
 from marginax.elimination.execute import ScaleError
 from marginax.elimination.factor import Factor, Scale
@@ -69,7 +70,7 @@ def logs(steps: int, states: int, spread: float = 1.0, seed: int = 0) -> tuple[A
     return start, table, spread * rng.normal(size=(steps, states))
 
 
-def chain_of(arrays: Any, way: str = "auto") -> tuple[Plan, list[Factor], dict[str, int]]:
+def chain_of(arrays: Any, way: str = "auto") -> tuple[Plan, list[Factor], dict[Axis, int]]:
     start, table, seen = map(jnp.asarray, arrays)
     steps, states = seen.shape
     factors = [
@@ -80,8 +81,9 @@ def chain_of(arrays: Any, way: str = "auto") -> tuple[Plan, list[Factor], dict[s
     ]
     chain = Chain("t", steps - 1, {"z": "before"}, {"before": "z0"}, {"before": "end"}, way)
     t = frozenset({"t"})
-    home = {"z": t, "before": t, "z0": frozenset[str](), "end": frozenset[str]()}
-    sizes, plates = dict.fromkeys(home, states), {"t": steps - 1}
+    home: dict[Axis, frozenset[Axis]]
+    home = {"z": t, "before": t, "z0": frozenset(), "end": frozenset()}
+    sizes, plates = dict.fromkeys(home, states), dict[Axis, int]({"t": steps - 1})
     terms = [Term(f.name, f.variables, frozenset(f.plates)) for f in factors]
     return make_plan(terms, sizes, plates, home, (), [chain]), factors, plates
 
@@ -269,6 +271,7 @@ def test_two_observations_that_contradict_each_other(clash: float):
     terms = (*plan.terms, Term("second", ("before", "z"), frozenset({"t"})))
     chain = next(s.chain for s in plan.steps if isinstance(s, Advance))
     t, nowhere = frozenset({"t"}), frozenset[str]()
+    home: dict[Axis, frozenset[Axis]]
     home = {"z": t, "before": t, "z0": nowhere, "end": nowhere}
     plan = make_plan(terms, dict.fromkeys(home, 3), plates, home, (), [chain])
     factors[1] = replace(factors[1], array=factors[1].array + second[0].astype(np.float32))
@@ -371,7 +374,7 @@ def test_a_scale_around_a_chain_multiplies_its_total():
     plan, factors, plates = chain_of(arrays)
     scale = (Scale("s", 2.5),)
     scaled = [replace(f, scales=scale) for f in factors]
-    names: dict[str, tuple[Scale, ...]] = {"z": scale, "before": scale, "z0": scale, "end": scale}
+    names: dict[Axis, tuple[Scale, ...]] = {"z": scale, "before": scale, "z0": scale, "end": scale}
     found = contract(of_scales(plan, scaled), scaled, SUM, plates, {}, names).log_total
     np.testing.assert_allclose(found, 2.5 * total, rtol=1e-5)
 
@@ -380,7 +383,9 @@ def test_a_scale_on_observations_alone_multiplies_before_the_sum():
     start, table, seen = logs(6, 3)
     total, _, _ = forward_backward(start, table, 2.5 * seen)
     plan, factors, plates = chain_of((start, table, seen))
-    scaled = [replace(f, scales=(Scale("s", 2.5),)) if "seen" in f.name else f for f in factors]
+    scaled = [
+        replace(f, scales=(Scale("s", 2.5),)) if "seen" in str(f.name) else f for f in factors
+    ]
     found = contract(of_scales(plan, scaled), scaled, SUM, plates).log_total
     np.testing.assert_allclose(found, total, rtol=1e-5)
 
@@ -388,7 +393,7 @@ def test_a_scale_on_observations_alone_multiplies_before_the_sum():
 def test_chains_in_different_scales_that_share_their_steps_are_refused():
     arrays = logs(6, 3)
     plan, factors, plates = chain_of(arrays)
-    names = {name: (Scale("s", 2.0),) for name in ("z", "before")}
+    names: dict[Axis, tuple[Scale, ...]] = {name: (Scale("s", 2.0),) for name in ("z", "before")}
     with pytest.raises(ScaleError, match="scale"):
         contract(plan, factors, SUM, plates, {}, names)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import logsumexp
+from scipy.stats import norm
 
 import marginax as mx
 import marginax.distributions as dist
@@ -29,7 +32,7 @@ def recurrence_of(model: Callable[..., Any], **params: Any) -> Recurrence:
 
 def variables_of(model: Callable[..., Any], **params: Any) -> dict[str, tuple[str, ...]]:
     graph = mx.marginalize(model).prepare(params, (), {}).graph
-    return {name: place.variables for name, place in graph.places.items()}
+    return {str(n): tuple(map(str, place.variables)) for n, place in graph.places.items()}
 
 
 def test_the_first_step_is_apart_from_those_that_are_alike():
@@ -226,35 +229,6 @@ def test_a_scan_inside_of_a_jitted_function_is_refused():
         mx.marginalize(model).log_density({})
 
 
-@pytest.mark.parametrize("name", ["z[0]", "z[t]", "z[t-1]", "z[3]"])
-def test_a_site_that_is_called_like_a_step_is_refused(name: str):
-    def model() -> None:
-        first = coin(name, 0.5)
-
-        def step(z: Any, y: Any) -> Any:
-            z = coin("z", 0.2 + 0.6 * z)
-            mx.sample("y", dist.Normal(1.0 * z, 1.0), obs=y)
-            return z, None
-
-        mx.scan(step, first, YS[:4])
-
-    refused(model, "another name")
-
-
-def test_an_observation_that_is_called_like_a_step_is_refused():
-    def model() -> None:
-        mx.sample("y[0]", dist.Normal(0.0, 1.0), obs=0.3)
-
-        def step(z: Any, y: Any) -> Any:
-            z = coin("z", 0.2 + 0.6 * z)
-            mx.sample("y", dist.Normal(1.0 * z, 1.0), obs=y)
-            return z, None
-
-        mx.scan(step, 0, YS)
-
-    refused(model, r"'y\[0\]'.*another name")
-
-
 def test_discrete_variables_in_a_scan_in_a_scan_are_refused():
     def inner(z: Any, _: Any) -> Any:
         return coin("z", 0.2 + 0.6 * z), None
@@ -300,6 +274,89 @@ def test_a_python_if_on_a_carried_variable_is_explained():
         mx.scan(step, 0, None, length=4)
 
     refused(model, "one number")
+
+
+# --- names that are printed like those of the plan ------------------------------------------------
+
+
+def hidden_markov(ys: Any, first: Any = 0) -> Any:
+    def step(z: Any, y: Any) -> Any:
+        z = coin("z", 0.2 + 0.6 * z)
+        mx.sample("y", dist.Normal(1.0 * z, 1.0), obs=y)
+        return z, None
+
+    return mx.scan(step, first, ys)[0]
+
+
+def log_hidden_markov(ys: Any, first: int = 0, weight: Callable[..., float] = lambda z: 0.0) -> Any:
+    """The sum over all series, one after the other; of what weighs each of them, its logarithm."""
+    total = []
+    for z in itertools.product((0, 1), repeat=len(ys)):
+        p = 0.2 + 0.6 * np.array([first, *z[:-1]])
+        chosen = np.where(z, p, 1 - p)
+        total.append(np.log(chosen).sum() + norm.logpdf(ys, z, 1.0).sum() + weight(z))
+    return logsumexp(total)
+
+
+@pytest.mark.parametrize("name", ["z[0]", "z[t]", "z[t-1]", "z[3]", "steps of z"])
+def test_a_site_may_be_called_like_a_step(name: str):
+    found = mx.marginalize(lambda: hidden_markov(YS, coin(name, 0.3))).log_density({})
+    each = [np.log(p) + log_hidden_markov(YS, first) for first, p in enumerate((0.7, 0.3))]
+    np.testing.assert_allclose(found, logsumexp(each), rtol=1e-5)
+
+
+def test_an_observation_may_be_called_like_a_step():
+    def model() -> None:
+        mx.sample("y[0]", dist.Normal(0.0, 1.0), obs=0.3)
+        hidden_markov(YS)
+
+    m = mx.marginalize(model)
+    expected = norm.logpdf(0.3) + log_hidden_markov(YS)
+    np.testing.assert_allclose(m.log_density({}), expected, rtol=1e-5)
+    assert {n: v.shape for n, v in m.pointwise({}).items()} == {"y[0]": (), "y": (5,)}
+
+
+@pytest.mark.parametrize("name", ["steps of z", "steps of z (whole)", "steps of w (whole)"])
+def test_a_plate_may_be_called_like_the_steps_of_a_scan(name: str):
+    def model() -> None:
+        with mx.plate(name, 3):
+            loud = coin("loud", 0.3)
+            mx.sample("x", dist.Normal(1.0 * loud, 1.0), obs=jnp.array([0.3, -0.2, 0.9]))
+        hidden_markov(YS)
+
+        def step(carry: Any, y: Any) -> Any:
+            mx.sample("w", dist.Normal(0.0, 1.0), obs=y)
+            return carry, None
+
+        mx.scan(step, 0, YS[:4])
+
+    each = [np.log(p) + norm.logpdf([0.3, -0.2, 0.9], k) for k, p in ((0, 0.7), (1, 0.3))]
+    expected = logsumexp(each, axis=0).sum() + log_hidden_markov(YS) + norm.logpdf(YS[:4]).sum()
+    np.testing.assert_allclose(mx.marginalize(model).log_density({}), expected, rtol=1e-5)
+
+
+def test_a_scan_may_begin_where_another_ended():
+    """What it observes depends, at its first step, on a variable of the other one."""
+
+    def model() -> None:
+        def step(before: Any, x: Any) -> Any:
+            w = coin("w", 0.3 + 0.3 * before)
+            mx.sample("x", dist.Normal(1.0 * w + 0.7 * before, 1.0), obs=x)
+            return w, None
+
+        mx.scan(step, hidden_markov(YS[:4]), YS[:2])
+
+    def after(z: tuple[int, ...]) -> float:
+        total = []
+        for w in itertools.product((0, 1), repeat=2):
+            before = np.array([z[-1], w[0]])
+            p = 0.3 + 0.3 * before
+            seen = norm.logpdf(YS[:2], np.array(w) + 0.7 * before)
+            total.append(np.log(np.where(w, p, 1 - p)).sum() + seen.sum())
+        return float(logsumexp(total))
+
+    expected = log_hidden_markov(YS[:4], 0, after)
+    np.testing.assert_allclose(mx.marginalize(model).log_density({}), expected, rtol=1e-5)
 
 
 # --- continuous models ---------------------------------------------------------------------------

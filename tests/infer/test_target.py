@@ -170,6 +170,34 @@ def test_jacobians_stand_outside_of_scales_and_masks():
         assert_same(target.log_density({"scale": u, "unused": 0.7}), by_hand(u) + 0.7)
 
 
+def test_a_site_that_is_called_like_the_factor_of_a_transform_is_refused():
+    def model() -> None:
+        mx.sample("x", dist.Gamma(3.0, 2.0))
+        mx.sample("x (Jacobian)", dist.Normal(0.0, 1.0), obs=0.3)
+
+    with pytest.raises(mx.ModelError, match=r"'x \(Jacobian\)'.*give it another"):
+        target_of(model)
+
+
+def test_a_site_of_a_scan_has_a_jacobian_at_every_step():
+    def model(ys: Any) -> None:
+        def step(rate: Any, y: Any) -> Any:
+            rate = mx.sample("rate", dist.Gamma(2.0, 1.0 / (1.0 + rate)))
+            mx.sample("y", dist.Normal(rate, 1.0), obs=y)
+            return rate, None
+
+        mx.scan(step, 0.0, ys)
+
+    u = np.array([0.3, -0.5, 0.1])
+    rate, ys = np.exp(u), np.array([1.0, 0.2, 1.4])
+    before = np.array([0.0, *rate[:-1]])
+    prior = stats.gamma.logpdf(rate, 2.0, scale=1.0 + before).sum()
+    target = target_of(model, jnp.asarray(ys))
+    by_hand = prior + u.sum() + stats.norm.logpdf(ys, rate).sum()
+    assert_same(target.log_density({"rate": jnp.asarray(u)}), by_hand)
+    np.testing.assert_allclose(target.constrain({"rate": jnp.asarray(u)})["rate"], rate, rtol=1e-6)
+
+
 def test_the_density_agrees_with_the_marginals():
     def model(data: Any) -> None:
         loc = mx.sample("loc", dist.Normal(0.0, 1.0))

@@ -65,7 +65,7 @@ def assert_equals_every_assignment(
     outputs, dependence = evaluated(fn, variables)
     plain = jax.jit(fn)
     for choice in itertools.product(*(range(v.size) for v in variables.values())):
-        value = dict(zip(variables, choice, strict=True))
+        value: dict[Any, int] = dict(zip(variables, choice, strict=True))
         expected = plain(*(v.filled(value[name]) for name, v in variables.items()))
         for out, wanted, depends in zip(outputs, expected, dependence, strict=True):
             assert set(out.variables) == depends

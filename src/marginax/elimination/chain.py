@@ -41,6 +41,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from marginax.elimination.axes import Axis, Part, Role, sorted_axes
 from marginax.elimination.execute import ScaleError, Setting, execute
 from marginax.elimination.factor import Factor, Scale, time_first
 from marginax.elimination.loops import scan_in_time, sum_in_time, top_of
@@ -55,10 +56,6 @@ states, 100,000 steps: 3.6 against 5.3 ms); on accelerators, whose steps wait on
 
 CHAINS = 2**20
 """More than a plan has steps."""
-
-BLOCK = " (blocks)"
-ENTRY = " at entry"
-EXIT = " at exit"
 
 
 @dataclass(frozen=True)
@@ -307,12 +304,12 @@ class _Chain:
         transfers = [factor for factor in transfers if factor.variables]
         home = {v: plates - {time} for v, plates in step.home.items()}
         remembered = step.chain.first
-        linked = {v: home[v] | {time + BLOCK} for v in remembered}
-        home |= linked | {v + EXIT: plates for v, plates in linked.items()}
+        linked = {v: home[v] | {_blocks(time)} for v in remembered}
+        home |= linked | {_exit(v): plates for v, plates in linked.items()}
         chain = Chain(
-            time + BLOCK,
+            _blocks(time),
             blocks,
-            later={v + EXIT: v for v in remembered},
+            later={_exit(v): v for v in remembered},
             first={v: v for v in remembered},
             last={},
             elimination="associative" if self._method() == "associative" else "sequential",
@@ -337,31 +334,31 @@ class _Chain:
         after = _Chain(rest, potentials, self.semiring.at(2), self.setting)
         return after._one_by_one(reached)
 
-    def _of_plates(self, plates: tuple[str, ...]) -> int:
+    def _of_plates(self, plates: tuple[Axis, ...]) -> int:
         """The first of the messages that stands in some plates."""
         return next(i for i, m in enumerate(self.step.messages) if _plates(m) == plates)
 
     def _transfers(self, blocks: int, length: int) -> list[Factor]:
         """For each block, what links the values remembered at its beginning to those at its end."""
         step, time = self.step, self.step.chain.time
-        block = time + BLOCK
+        block = _blocks(time)
         remembered = step.chain.first
         home = {v: p | {block} if time in p else p for v, p in step.home.items()}
-        home |= {v + ENTRY: home[v] - {time} for v in remembered}
+        home |= {_entry(v): home[v] - {time} for v in remembered}
         chain = Chain(time, length, step.chain.later, {v: v for v in remembered}, {}, "sequential")
         same = []
         for v in remembered:
-            plates = tuple(sorted(home[v + ENTRY]))
+            plates = sorted_axes(home[_entry(v)])
             size = step.sizes[v]
             table = jnp.where(jnp.eye(size, dtype=bool), 0.0, -jnp.inf)
             array = table.reshape((1,) * len(plates) + (size, size))
-            same.append(Factor(v, plates, (v, v + ENTRY), array, self.scales))
+            same.append(Factor("", plates, (v, _entry(v)), array, self.scales))
         cut = [
             replace(f, plates=(time, block, *f.plates[1:]), array=_cut(f.array, blocks, length))
             for f in self.potentials
         ]
         inner = self._sub_chain(chain, same, cut, home, 0, {block: blocks})
-        names = {v: v + EXIT for v in remembered} | {v + ENTRY: v for v in remembered}
+        names = {v: _exit(v) for v in remembered} | {_entry(v): v for v in remembered}
         found: list[Factor] = []
         for factor, constant in inner.as_factors(inner.run(inner.begin(same))):
             found += [time_first(_renamed(factor, names), block), time_first(constant, block)]
@@ -372,13 +369,13 @@ class _Chain:
         chain: Chain,
         incoming: Sequence[Factor],
         potentials: Sequence[Factor],
-        home: Mapping[str, frozenset[str]],
+        home: Mapping[Axis, frozenset[Axis]],
         number: int,
-        plate_sizes: Mapping[str, int] | None = None,
+        plate_sizes: Mapping[Axis, int] | None = None,
     ) -> _Chain:
         """A chain of the same variables, under more names."""
         sizes = dict(self.step.sizes)
-        sizes |= {v + end: sizes[v] for v in chain.first for end in (ENTRY, EXIT)}
+        sizes |= {end(v): sizes[v] for v in chain.first for end in (_entry, _exit)}
         setting = replace(
             self.setting,
             plate_sizes={**self.setting.plate_sizes, **(plate_sizes or {})},
@@ -395,6 +392,18 @@ class _Chain:
         return _Chain(step, potentials, self.semiring.at(number), setting)
 
 
+def _blocks(time: Axis) -> Axis:
+    return Part(time, Role.BLOCKS)
+
+
+def _entry(variable: Axis) -> Axis:
+    return Part(variable, Role.ENTRY)
+
+
+def _exit(variable: Axis) -> Axis:
+    return Part(variable, Role.EXIT)
+
+
 def _cut(array: Array, blocks: int, length: int) -> Array:
     """A time axis as two: within blocks, and blocks."""
     if array.shape[0] == 1:
@@ -408,12 +417,12 @@ def _added(begin: Messages, arrays: Any, constants: Any, numbers: Array) -> Mess
     return Messages(tuple(arrays), tuple(total), begin.number + sum_in_time(numbers))
 
 
-def _renamed(factor: Factor, names: Mapping[str, str]) -> Factor:
+def _renamed(factor: Factor, names: Mapping[Axis, Axis]) -> Factor:
     return replace(factor, variables=tuple(names.get(v, v) for v in factor.variables))
 
 
-def _plates(term: Term) -> tuple[str, ...]:
-    return tuple(sorted(term.plates))
+def _plates(term: Term) -> tuple[Axis, ...]:
+    return sorted_axes(term.plates)
 
 
 def _keys(scales: Sequence[Scale]) -> list[Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
+from marginax.elimination.axes import Axis
 from marginax.elimination.batches import Slots, execute_batch, in_batches
 from marginax.elimination.chain import advance
 from marginax.elimination.execute import ScaleError as ScaleError, Setting, check_scales, execute
@@ -30,9 +31,9 @@ def contract(
     plan: Plan,
     factors: Sequence[Factor],
     semiring: Semiring,
-    plate_sizes: Mapping[str, int],
-    plate_scales: Mapping[str, float] | None = None,
-    variable_scales: Mapping[str, tuple[Scale, ...]] | None = None,
+    plate_sizes: Mapping[Axis, int],
+    plate_scales: Mapping[Axis, float] | None = None,
+    variable_scales: Mapping[Axis, tuple[Scale, ...]] | None = None,
 ) -> Contracted:
     """Run a plan.
 
@@ -76,9 +77,9 @@ def fill_slots(
     plan: Plan,
     factors: Sequence[Factor],
     semiring: Semiring,
-    plate_sizes: Mapping[str, int],
-    plate_scales: Mapping[str, float] | None = None,
-    variable_scales: Mapping[str, tuple[Scale, ...]] | None = None,
+    plate_sizes: Mapping[Axis, int],
+    plate_scales: Mapping[Axis, float] | None = None,
+    variable_scales: Mapping[Axis, tuple[Scale, ...]] | None = None,
 ) -> Slots:
     """Run a plan and return every slot: the factors, and what each step makes of those before it.
 

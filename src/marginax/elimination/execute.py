@@ -17,6 +17,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from marginax.elimination.axes import Axis
 from marginax.elimination.factor import Factor, Scale
 from marginax.elimination.plan import Eliminate, Multiply, Plan
 from marginax.elimination.semiring import Semiring
@@ -30,11 +31,11 @@ class ScaleError(ValueError):
 class Setting:
     """What the numbers of an elimination depend on beside the factors."""
 
-    plate_sizes: Mapping[str, int]
+    plate_sizes: Mapping[Axis, int]
     """Elements present in each plate."""
-    plate_scales: Mapping[str, float] = field(default_factory=dict)
+    plate_scales: Mapping[Axis, float] = field(default_factory=dict)
     """What the logarithm is multiplied by where a plate is multiplied out; 1 if absent."""
-    variable_scales: Mapping[str, tuple[Scale, ...]] = field(default_factory=dict)
+    variable_scales: Mapping[Axis, tuple[Scale, ...]] = field(default_factory=dict)
     """The scales in which each variable stands, outermost first."""
 
 
@@ -72,7 +73,7 @@ def execute(
 
 
 def check_scales(
-    plan: Plan, factors: Sequence[Factor], variable_scales: Mapping[str, tuple[Scale, ...]]
+    plan: Plan, factors: Sequence[Factor], variable_scales: Mapping[Axis, tuple[Scale, ...]]
 ) -> None:
     """Check that every factor stands in all the scales of its variables, and that the plan knows it.
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jax import Array, lax
 
+from marginax.elimination.axes import Axis, Name, sorted_axes
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -20,7 +22,7 @@ class Scale:
     key: Hashable
     value: Any
     """A number, or an array over ``plates`` (size one where it is the same)."""
-    plates: tuple[str, ...] = ()
+    plates: tuple[Axis, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,14 @@ class Factor:
     may have size one, which means that the factor is the same for all its elements.
     """
 
-    name: str
-    plates: tuple[str, ...]
-    variables: tuple[str, ...]
+    name: Name
+    plates: tuple[Axis, ...]
+    variables: tuple[Axis, ...]
     array: Array
     scales: tuple[Scale, ...] = ()
     """The scales inside which the factor stands, outermost first."""
 
-    def aligned(self, plates: tuple[str, ...], variables: tuple[str, ...]) -> Array:
+    def aligned(self, plates: tuple[Axis, ...], variables: tuple[Axis, ...]) -> Array:
         """The array with axes for all the given names, of size one where the factor has none."""
         return arranged(self.array, *arrangement(self, plates, variables))
 
@@ -55,7 +57,7 @@ class Factor:
 
 
 def arrangement(
-    factor: Factor, plates: tuple[str, ...], variables: tuple[str, ...]
+    factor: Factor, plates: tuple[Axis, ...], variables: tuple[Axis, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The order in which a factor's axes stand among all the given names, and where new ones come in."""
     own, wanted = (*factor.plates, *factor.variables), (*plates, *variables)
@@ -72,7 +74,7 @@ def arranged(array: Any, order: Sequence[int], new: Sequence[int]) -> Any:
     return lax.expand_dims(array, new) if new else array
 
 
-def time_first(factor: Factor, time: str) -> Factor:
+def time_first(factor: Factor, time: Axis) -> Factor:
     """The same with the time axis in front, and the other plates by name."""
-    plates = (time, *sorted({*factor.plates} - {time}))
+    plates = (time, *sorted_axes({*factor.plates} - {time}))
     return replace(factor, plates=plates, array=factor.aligned(plates, factor.variables))

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from marginax.elimination.axes import Axis, sorted_axes
 from marginax.elimination.factor import Factor, Scale
 from marginax.elimination.loops import power_of_two, scan_in_time, top_of
 from marginax.elimination.plan import Advance, Eliminate
@@ -84,7 +85,7 @@ def advance_in_numbers(
     """
     length, scopes = step.chain.length, _together(potentials)
     logs: list[Array | None] = [None] * len(potentials)
-    tops: list[tuple[frozenset[str], Array]] = []
+    tops: list[tuple[frozenset[Axis], Array]] = []
     for positions in scopes:
         array = sum((potentials[i].array for i in positions[1:]), potentials[positions[0]].array)
         factor = potentials[positions[0]]
@@ -174,7 +175,7 @@ class _Numbers:
     ) -> tuple[dict[int, Factor], list[Array]]:
         """Every slot of the step, and the sums among them."""
         slots = {
-            i: Factor(m.name, tuple(sorted(m.plates)), m.variables, array)
+            i: Factor(m.name, sorted_axes(m.plates), m.variables, array)
             for i, (m, array) in enumerate(zip(self.step.messages, messages, strict=True))
         }
         for (slot, factor), piece in zip(self.present, pieces, strict=True):
@@ -217,7 +218,7 @@ class _Numbers:
 
     def _merged(self, number: int, factors: Sequence[Factor], join: Any, none: float) -> Array:
         message, later = self.step.messages[number], self.step.chain.later
-        plates = tuple(sorted(message.plates))
+        plates = sorted_axes(message.plates)
         array: Any = none
         for factor in factors:
             names = tuple(later.get(v, v) for v in factor.variables)

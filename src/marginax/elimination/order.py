@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import opt_einsum
 
+from marginax.elimination.axes import Axis
 from marginax.elimination.plan import Term
 
 
 def elimination_order(
-    group: Mapping[int, Term], local: Sequence[str], sizes: Mapping[str, int]
-) -> list[str]:
+    group: Mapping[int, Term], local: Sequence[Axis], sizes: Mapping[Axis, int]
+) -> list[Axis]:
     """The cheaper of two orders: the cheapest variable first, or along opt_einsum's path.
 
     The first is exact on trees (a chain, a star), the second is a search on small loopy graphs.
@@ -29,12 +30,14 @@ def elimination_order(
     return private + min(orders, key=lambda order: _cost(left, order, sizes))
 
 
-def _cost(factors: Sequence[Sequence[str]], order: Sequence[str], sizes: Mapping[str, int]) -> int:
+def _cost(
+    factors: Sequence[Sequence[Axis]], order: Sequence[Axis], sizes: Mapping[Axis, int]
+) -> int:
     left = [set(names) for names in factors]
     cost = 0
     for variable in order:
         touched = [names for names in left if variable in names]
-        union = set[str]().union(*touched)
+        union = set[Axis]().union(*touched)
         cost += math.prod(sizes[v] for v in union) * (len(touched) + 1)
         left = [names for names in left if variable not in names]
         left.append(union - {variable})
@@ -42,15 +45,15 @@ def _cost(factors: Sequence[Sequence[str]], order: Sequence[str], sizes: Mapping
 
 
 def _cheapest_first(
-    factors: Sequence[Sequence[str]], local: Sequence[str], sizes: Mapping[str, int]
-) -> list[str]:
+    factors: Sequence[Sequence[Axis]], local: Sequence[Axis], sizes: Mapping[Axis, int]
+) -> list[Axis]:
     """Eliminate, again and again, the variable whose factors together are smallest."""
     left = {i: set(names) for i, names in enumerate(factors)}
 
-    def joined(variable: str) -> set[str]:
-        return set[str]().union(*(left[i] for i in holders[variable]))
+    def joined(variable: Axis) -> set[Axis]:
+        return set[Axis]().union(*(left[i] for i in holders[variable]))
 
-    def elements(variable: str) -> int:
+    def elements(variable: Axis) -> int:
         return math.prod(sizes[v] for v in joined(variable))
 
     holders = {v: {i for i, names in left.items() if v in names} for v in local}
@@ -73,8 +76,8 @@ def _cheapest_first(
 
 
 def _along_path(
-    factors: Sequence[Sequence[str]], local: Sequence[str], sizes: Mapping[str, int]
-) -> list[str]:
+    factors: Sequence[Sequence[Axis]], local: Sequence[Axis], sizes: Mapping[Axis, int]
+) -> list[Axis]:
     """The order in which opt_einsum's path makes variables disappear."""
     every = union(factors)
     symbol = {v: opt_einsum.get_symbol(i) for i, v in enumerate(every)}
@@ -84,18 +87,18 @@ def _along_path(
     equation = ",".join(operands) + "->" + output
     path, _ = opt_einsum.contract_path(equation, *shapes, shapes=True, optimize="auto")
     held = [set(names) for names in factors]
-    order: list[str] = []
+    order: list[Axis] = []
     for positions in path:
-        merged = set[str]().union(*(held[i] for i in positions))
+        merged = set[Axis]().union(*(held[i] for i in positions))
         for i in sorted(positions, reverse=True):
             del held[i]
-        elsewhere = set[str]().union(*held)
+        elsewhere = set[Axis]().union(*held)
         done = [v for v in local if v in merged and v not in elsewhere and v not in order]
         order += done
         held.append(merged - set(done))
     return order
 
 
-def union(names: Iterable[Sequence[str]]) -> tuple[str, ...]:
+def union(names: Iterable[Sequence[Axis]]) -> tuple[Axis, ...]:
     """All names of several groups, in the order in which they come."""
     return tuple(dict.fromkeys(name for group in names for name in group))

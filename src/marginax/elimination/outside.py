@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from marginax.elimination.axes import Axis, sorted_axes
 from marginax.elimination.chain import messages_along
 from marginax.elimination.contract import fill_slots
 from marginax.elimination.execute import Setting
@@ -46,7 +47,7 @@ from marginax.elimination.semiring import SUM
 def outside_messages(
     plan: Plan,
     factors: Sequence[Factor],
-    plate_sizes: Mapping[str, int],
+    plate_sizes: Mapping[Axis, int],
     wanted: Iterable[int] | None = None,
 ) -> dict[int, Factor]:
     """The outside messages of factors.
@@ -93,7 +94,7 @@ def _back(
     plan: Plan,
     slots: Mapping[int, Factor],
     messages: dict[int, Array],
-    plate_sizes: Mapping[str, int],
+    plate_sizes: Mapping[Axis, int],
     wanted: Collection[int],
 ) -> None:
     """From the messages of a plan's results to those of its wanted factors, which are put beside them."""
@@ -144,7 +145,7 @@ def _back_through_product(
     step: Multiply,
     slots: Mapping[int, Factor],
     messages: dict[int, Array],
-    plate_sizes: Mapping[str, int],
+    plate_sizes: Mapping[Axis, int],
 ) -> None:
     factor = slots[step.input]
     n_plates = len(factor.plates)
@@ -169,7 +170,7 @@ def _back_through_chain(
     step: Advance,
     slots: Mapping[int, Factor],
     messages: dict[int, Array],
-    plate_sizes: Mapping[str, int],
+    plate_sizes: Mapping[Axis, int],
     needed: Collection[int],
 ) -> None:
     time, count = step.chain.time, len(step.messages)
@@ -188,7 +189,7 @@ def _back_through_chain(
         inner = fill_slots(step.step, own, SUM, plate_sizes)
         found = {slot: jnp.zeros((), dtype) for slot in step.totals}
         for message, group, array in zip(step.messages, step.merged, arrays, strict=True):
-            after = Factor("", tuple(sorted(message.plates)), message.variables, array)
+            after = Factor("", sorted_axes(message.plates), message.variables, array)
             found |= _back_through_gathering(after, {s: inner[s] for s in group}, step.chain.later)
         _back(step.step, inner, found, plate_sizes, (*range(count), *wanted))
         return _full(step, [found[i] for i in range(count)], dtype), [found[i] for i in wanted]
@@ -207,7 +208,7 @@ def _back_through_chain(
         messages[slot] = laid_out.aligned(slots[slot].plates, slots[slot].variables)
     inside = {outer: name for name, outer in step.chain.first.items()}
     for message, group, array in zip(step.messages, step.incoming, begin, strict=True):
-        first = Factor("", tuple(sorted(message.plates)), message.variables, array)
+        first = Factor("", sorted_axes(message.plates), message.variables, array)
         messages |= _back_through_gathering(first, {s: slots[s] for s in group}, inside)
 
 
@@ -220,7 +221,7 @@ def _full(step: Advance, arrays: Sequence[Array], dtype: Any) -> list[Array]:
 
 
 def _back_through_gathering(
-    above: Factor, slots: Mapping[int, Factor], names: Mapping[str, str]
+    above: Factor, slots: Mapping[int, Factor], names: Mapping[Axis, Axis]
 ) -> dict[int, Array]:
     """Of factors whose product, under other names, is a message of a chain."""
     named = [

@@ -5,9 +5,10 @@ Plans are made from names and sizes alone (`planner`), before any array exists; 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from marginax.elimination.axes import Axis, Name
 from marginax.elimination.factor import Factor
 
 
@@ -15,9 +16,9 @@ from marginax.elimination.factor import Factor
 class Term:
     """The names of a factor's axes."""
 
-    name: str
-    variables: tuple[str, ...]
-    plates: frozenset[str]
+    name: Name
+    variables: tuple[Axis, ...]
+    plates: frozenset[Axis]
     scales: tuple[Hashable, ...] = ()
     """The keys of the scales inside which it stands, outermost first."""
 
@@ -32,12 +33,12 @@ def term_of(factor: Factor) -> Term:
 class Eliminate:
     """Add up some slots and reduce one variable; the result goes to a new slot."""
 
-    variable: str
+    variable: Axis
     inputs: tuple[int, ...]
     output: int
-    variables: tuple[str, ...]
+    variables: tuple[Axis, ...]
     """All variables of the sum before reduction, the eliminated one among them."""
-    plates: tuple[str, ...]
+    plates: tuple[Axis, ...]
     flops: int
     elements: int
     """Elements of the sum before reduction, the largest array of this step."""
@@ -49,7 +50,7 @@ class Multiply:
 
     input: int
     output: int
-    over: tuple[str, ...]
+    over: tuple[Axis, ...]
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ class Chain:
     A variable goes by one name in its own step and by others in the steps that remember it.
     """
 
-    time: str
+    time: Axis
     """Name of the axis: a plate of the factors of its steps."""
     length: int
-    later: Mapping[str, str]
+    later: Mapping[Axis, Axis]
     """The name that each remembered variable has one step later."""
-    first: Mapping[str, str]
+    first: Mapping[Axis, Axis]
     """For each name of something remembered, what it is called outside, at the first step."""
-    last: Mapping[str, str]
+    last: Mapping[Axis, Axis]
     """The same after the last step."""
     elimination: str = "auto"
     """How to go along: ``"auto"``, ``"sequential"``, ``"blocked"`` or ``"associative"``."""
@@ -91,8 +92,8 @@ class Advance:
     """The results of the step that depend on nothing."""
     outputs: tuple[int, ...]
     """Slots: for each message what it is in the end, and a constant to it; last, a number."""
-    sizes: Mapping[str, int]
-    home: Mapping[str, frozenset[str]]
+    sizes: Mapping[Axis, int]
+    home: Mapping[Axis, frozenset[Axis]]
     """Of all names in here, as for `make_plan`."""
     shapes: tuple[tuple[int, ...], ...]
     """Of the messages: plates by name, then variables."""
@@ -121,7 +122,7 @@ class Plan:
     """Slots that are left in the end: numbers, and factors of kept variables."""
 
     @property
-    def order(self) -> tuple[str, ...]:
+    def order(self) -> tuple[Axis, ...]:
         """The variables in the order in which they are eliminated."""
         return tuple(step.variable for step in self.steps if isinstance(step, Eliminate))
 
@@ -137,12 +138,12 @@ class Plan:
 
     def __str__(self) -> str:
         lines = []
-        names = [term.name for term in self.terms]
+        names = [str(term.name) for term in self.terms]
         for step in self.steps:
             if isinstance(step, Eliminate):
                 of = " * ".join(names[i] for i in step.inputs)
-                where = f" in {', '.join(step.plates)}" if step.plates else ""
-                rest = ", ".join(v for v in step.variables if v != step.variable)
+                where = f" in {_listed(step.plates)}" if step.plates else ""
+                rest = _listed(v for v in step.variables if v != step.variable)
                 names.append(f"f{step.output}({rest})")
                 lines.append(
                     f"sum out {step.variable}{where}: {of} -> {names[-1]}"
@@ -152,7 +153,7 @@ class Plan:
                 of = " * ".join(names[i] for i in (*sum(step.incoming, ()), *step.potentials))
                 first = len(names)
                 for message in step.messages:
-                    ends = ", ".join(step.chain.last.get(v, v) for v in message.variables)
+                    ends = _listed(step.chain.last.get(v, v) for v in message.variables)
                     names.append(f"f{len(names)}({ends})")
                     names.append(f"f{len(names)}")
                 names.append(f"f{len(names)}")
@@ -164,9 +165,13 @@ class Plan:
             else:
                 names.append(f"f{step.output}")
                 lines.append(
-                    f"multiply {names[step.input]} over {', '.join(step.over)} -> {names[-1]}"
+                    f"multiply {names[step.input]} over {_listed(step.over)} -> {names[-1]}"
                 )
         return "\n".join(lines) or "nothing to eliminate"
+
+
+def _listed(axes: Iterable[Axis]) -> str:
+    return ", ".join(map(str, axes))
 
 
 def inputs_of(step: Eliminate | Multiply | Advance) -> tuple[int, ...]:

@@ -36,6 +36,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from marginax.elimination.axes import Axis, by_name, sorted_axes
 from marginax.elimination.order import elimination_order, union
 from marginax.elimination.plan import Advance, Chain, Eliminate, Multiply, Plan, Term
 
@@ -46,10 +47,10 @@ class IntractableError(ValueError):
 
 def make_plan(
     terms: Sequence[Term],
-    sizes: Mapping[str, int],
-    plate_sizes: Mapping[str, int],
-    home: Mapping[str, frozenset[str]],
-    keep: Iterable[str] = (),
+    sizes: Mapping[Axis, int],
+    plate_sizes: Mapping[Axis, int],
+    home: Mapping[Axis, frozenset[Axis]],
+    keep: Iterable[Axis] = (),
     chains: Sequence[Chain] = (),
 ) -> Plan:
     """Plan the elimination of every variable that is not kept.
@@ -62,7 +63,7 @@ def make_plan(
         Numbers of values, and of plate elements.
     home : mapping from variable to plates
         The plates in which each variable lives.
-    keep : iterable of str
+    keep : iterable of axes
         Variables that stay.
     chains : sequence of Chain
         Time axes, in an order in which none depends on the end of a later one.
@@ -81,9 +82,10 @@ def make_plan(
     for term in terms:
         for variable in term.variables:
             if not home[variable] <= term.plates:
+                beyond = [str(plate) for plate in sorted_axes(home[variable] - term.plates)]
                 raise ValueError(
                     f"the factor '{term.name}' depends on '{variable}' but stands outside of the "
-                    f"plates {sorted(home[variable] - term.plates)}, in which '{variable}' lives."
+                    f"plates {beyond}, in which '{variable}' lives."
                 )
     planner = _Planner(terms, sizes, plate_sizes, home)
     live = dict(enumerate(terms))
@@ -121,9 +123,9 @@ class _Planner:
     def __init__(
         self,
         terms: Sequence[Term],
-        sizes: Mapping[str, int],
-        plate_sizes: Mapping[str, int],
-        home: Mapping[str, frozenset[str]],
+        sizes: Mapping[Axis, int],
+        plate_sizes: Mapping[Axis, int],
+        home: Mapping[Axis, frozenset[Axis]],
     ) -> None:
         self.terms = terms
         self.sizes = sizes
@@ -134,8 +136,8 @@ class _Planner:
         self.scales = dict.fromkeys(home, ()) | _scales_of(terms)
 
     def _by_depth(
-        self, group: Mapping[int, Term], leaf: frozenset[str], keep: frozenset[str]
-    ) -> list[list[str]]:
+        self, group: Mapping[int, Term], leaf: frozenset[Axis], keep: frozenset[Axis]
+    ) -> list[list[Axis]]:
         """The variables to eliminate from a group, those that stand in the most scales first."""
         local = [
             v
@@ -146,7 +148,7 @@ class _Planner:
         return [[v for v in local if len(self.scales[v]) == depth] for depth in depths]
 
     def reduce(
-        self, live: Mapping[int, Term], keep: Iterable[str], out_of_plates: bool
+        self, live: Mapping[int, Term], keep: Iterable[Axis], out_of_plates: bool
     ) -> dict[int, Term]:
         """Sum out all that is not kept, and return the slots that are left.
 
@@ -157,14 +159,14 @@ class _Planner:
         live, results = dict(live), dict[int, Term]()
         while live:
             # Ties are broken by name, so that the same model has the same plan every time.
-            leaf = max((t.plates for t in live.values()), key=lambda p: (len(p), sorted(p)))
+            leaf = max((t.plates for t in live.values()), key=lambda p: (len(p), by_name(p)))
             here = {slot: live.pop(slot) for slot in [s for s in live if live[s].plates == leaf]}
             for group in _groups(here, home, leaf, keep):
                 for variables in self._by_depth(group, leaf, keep):
                     for variable in elimination_order(group, variables, self.sizes):
                         self._eliminate(variable, group, leaf)
                 for slot, term in group.items():
-                    target = frozenset[str]().union(*(home[v] for v in term.variables))
+                    target = frozenset[Axis]().union(*(home[v] for v in term.variables))
                     kept = bool(term.variables) and keep.issuperset(term.variables)
                     if not leaf or (kept and (target >= leaf or not out_of_plates)):
                         results[slot] = term
@@ -173,14 +175,14 @@ class _Planner:
                         raise IntractableError(
                             _why_intractable(term, self.terms, home, leaf, self.plate_sizes)
                         )
-                    over = tuple(sorted(leaf - target))
+                    over = sorted_axes(leaf - target)
                     self.steps.append(Multiply(slot, self.next_slot, over))
                     name = f"f{self.next_slot}"
                     live[self.next_slot] = Term(name, term.variables, leaf & target)
                     self.next_slot += 1
         return results
 
-    def _eliminate(self, variable: str, group: dict[int, Term], leaf: frozenset[str]) -> None:
+    def _eliminate(self, variable: Axis, group: dict[int, Term], leaf: frozenset[Axis]) -> None:
         """Sum a variable out of a group of factors, which afterwards has the result in their place."""
         inputs = tuple(s for s, t in group.items() if variable in t.variables)
         axes = union(group[s].variables for s in inputs)
@@ -199,7 +201,7 @@ class _Planner:
                 inputs,
                 self.next_slot,
                 axes,
-                tuple(sorted(leaf)),
+                sorted_axes(leaf),
                 flops=elements * (len(inputs) + 1),
                 elements=elements,
             )
@@ -236,9 +238,9 @@ def plan_advance(
     chain: Chain,
     incoming: Mapping[int, Term],
     potentials: Mapping[int, Term],
-    sizes: Mapping[str, int],
-    plate_sizes: Mapping[str, int],
-    home: Mapping[str, frozenset[str]],
+    sizes: Mapping[Axis, int],
+    plate_sizes: Mapping[Axis, int],
+    home: Mapping[Axis, frozenset[Axis]],
     next_slot: int = 0,
 ) -> Advance:
     """Plan one step of a chain, and what messages go from step to step.
@@ -273,7 +275,7 @@ def plan_advance(
     pieces = [Term(t.name, t.variables, t.plates - {time}) for t in potentials.values()]
     state = {*chain.first, *chain.later}
     outside = {v for t in (*begin, *pieces) for v in t.variables if v not in state}
-    alone = [Term(v, (v,), home[v]) for v in chain.first]  # each has a message, whatever comes in
+    alone = [Term("", (v,), home[v]) for v in chain.first]  # each has a message, whatever comes in
     messages = _connected([*begin, *alone], state)
     while True:
         terms = [*messages, *pieces]
@@ -305,7 +307,7 @@ def plan_advance(
         {v: sizes[v] for v in names},
         {v: whole_home[v] for v in names},
         tuple(
-            (*(plate_sizes[p] for p in sorted(m.plates)), *(sizes[v] for v in m.variables))
+            (*(plate_sizes[p] for p in sorted_axes(m.plates)), *(sizes[v] for v in m.variables))
             for m in messages
         ),
         step.flops * chain.length,
@@ -321,7 +323,7 @@ def plan_advance(
 
 
 def _elements_at_once(
-    chain: Chain, step: Plan, messages: Sequence[Term], sizes: Mapping[str, int]
+    chain: Chain, step: Plan, messages: Sequence[Term], sizes: Mapping[Axis, int]
 ) -> int:
     """Blocks advance side by side, each from every value that could be remembered at its beginning."""
     if chain.elimination not in ("blocked", "associative"):
@@ -331,7 +333,7 @@ def _elements_at_once(
     return step.largest * max(blocks, 1) * states
 
 
-def _connected(terms: Sequence[Term], state: set[str]) -> list[Term]:
+def _connected(terms: Sequence[Term], state: set[Axis]) -> list[Term]:
     """Factors over the same plates that share a variable of the state, taken together."""
     merged: list[Term] = []
     for term in terms:
@@ -343,27 +345,27 @@ def _connected(terms: Sequence[Term], state: set[str]) -> list[Term]:
             else:
                 apart.append(other)
         merged = [*apart, together]
-    named = sorted(merged, key=lambda t: (sorted(t.plates), sorted(t.variables)))
+    named = sorted(merged, key=lambda t: (by_name(t.plates), by_name(t.variables)))
     return [Term(f"message {i}", t.variables, t.plates) for i, t in enumerate(named)]
 
 
-def _share(a: Term, b: Term, state: set[str]) -> bool:
+def _share(a: Term, b: Term, state: set[Axis]) -> bool:
     mine, yours = state.intersection(a.variables), state.intersection(b.variables)
     return bool(mine & yours) or not (mine or yours)
 
 
-def _is_local(variable: str, home: Mapping[str, frozenset[str]], leaf: frozenset[str]) -> bool:
+def _is_local(variable: Axis, home: Mapping[Axis, frozenset[Axis]], leaf: frozenset[Axis]) -> bool:
     return home[variable] == leaf
 
 
 def _groups(
     here: dict[int, Term],
-    home: Mapping[str, frozenset[str]],
-    leaf: frozenset[str],
-    keep: frozenset[str],
+    home: Mapping[Axis, frozenset[Axis]],
+    leaf: frozenset[Axis],
+    keep: frozenset[Axis],
 ) -> list[dict[int, Term]]:
     """Factors connected through variables that are eliminated here."""
-    groups: list[tuple[set[str], dict[int, Term]]] = []
+    groups: list[tuple[set[Axis], dict[int, Term]]] = []
     for slot, term in here.items():
         local = {v for v in term.variables if _is_local(v, home, leaf) and v not in keep}
         members = {slot: term}
@@ -378,9 +380,9 @@ def _groups(
     return [dict(sorted(members.items())) for _, members in groups]
 
 
-def _scales_of(terms: Iterable[Term]) -> dict[str, tuple[Hashable, ...]]:
+def _scales_of(terms: Iterable[Term]) -> dict[Axis, tuple[Hashable, ...]]:
     """The scales that all factors of each variable stand in."""
-    found: dict[str, tuple[Hashable, ...]] = {}
+    found: dict[Axis, tuple[Hashable, ...]] = {}
     for term in terms:
         for variable in term.variables:
             common = zip(found.get(variable, term.scales), term.scales, strict=False)
@@ -393,12 +395,12 @@ def _scales_of(terms: Iterable[Term]) -> dict[str, tuple[Hashable, ...]]:
 def _why_intractable(
     term: Term,
     terms: Sequence[Term],
-    home: Mapping[str, frozenset[str]],
-    leaf: frozenset[str],
-    plate_sizes: Mapping[str, int],
+    home: Mapping[Axis, frozenset[Axis]],
+    leaf: frozenset[Axis],
+    plate_sizes: Mapping[Axis, int],
 ) -> str:
-    def plates(names: Iterable[str]) -> str:
-        return "{" + ", ".join(f"'{p}' ({plate_sizes[p]})" for p in sorted(names)) + "}"
+    def plates(names: Iterable[Axis]) -> str:
+        return "{" + ", ".join(f"'{p}' ({plate_sizes[p]})" for p in sorted_axes(names)) + "}"
 
     meeting = [t.name for t in terms if t.plates == leaf and set(t.variables) & set(term.variables)]
     where = "; ".join(f"'{v}' lives in the plates {plates(home[v])}" for v in term.variables)

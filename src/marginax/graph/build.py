@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from marginax.elimination.axes import At, Axis, Back, Name, sorted_axes
 from marginax.elimination.plan import Chain
 from marginax.errors import ModelError
 from marginax.graph.capture import (
@@ -18,8 +19,8 @@ from marginax.graph.capture import (
     check_plates,
 )
 from marginax.graph.factors import FactorGraph, Place, of_full_size, several, support_of_variable
-from marginax.graph.log_density import WHOLE, LogDensity
-from marginax.graph.recurrence import Mixed, Recurrence, Stepped, at, back
+from marginax.graph.log_density import LogDensity
+from marginax.graph.recurrence import Mixed, Recurrence, Scope, Stepped
 from marginax.graph.sites import Site
 from marginax.language.plates import CondIndepStackFrame
 
@@ -69,13 +70,15 @@ class Stated:
                 outputs["kept", name] = density.kept
             for parameter, valid in density.validity.items():
                 outputs["valid", (name, parameter)] = valid
+            whole = _as_plates(density)
             placed[name] = Place(
                 name,
-                (*_as_plates(density), *density.plates),
+                (*whole, *density.plates),
                 tuple(keys),
                 density.is_masked,
                 density.is_discrete,
                 density.site or name,
+                whole,
             )
         for name, value in recorded.items():
             outputs["value", name] = value
@@ -141,15 +144,15 @@ def graph_of(
         See `factor_graph`.
     """
     variables = {name: site for name, site in latents.items() if name in enumerate_names}
-    frames: dict[str, tuple[int, int]] = {}
-    block_sizes: dict[str, int | None] = {}
+    frames: dict[Axis, tuple[int, int]] = {}
+    block_sizes: dict[Axis, int | None] = {}
     for name, place in placed.items():
-        for frame in place.plates:
-            size, full_size = frames.setdefault(frame.name, (frame.size, frame.full_size))
-            block_sizes[frame.name] = block_sizes.get(frame.name) or frame.block_size
+        for axis, frame in zip(place.axes, place.plates, strict=True):
+            size, full_size = frames.setdefault(axis, (frame.size, frame.full_size))
+            block_sizes[axis] = block_sizes.get(axis) or frame.block_size
             if (size, full_size) != (frame.size, frame.full_size):
                 raise ModelError(
-                    f"plate '{frame.name}' has size {of_full_size(size, full_size)} at one site and "
+                    f"plate '{axis}' has size {of_full_size(size, full_size)} at one site and "
                     f"{of_full_size(frame.size, frame.full_size)} at '{name}'; plates of different sizes need "
                     "different names."
                 )
@@ -162,29 +165,23 @@ def graph_of(
             variables,
         )
     # From here on a plate of one element is none: nothing is multiplied over it.
-    places: dict[str, Place] = {}
+    places: dict[Name, Place] = {}
     for name, whole in placed.items():
-        parts = _parts(name, replace(whole, plates=several(whole.plates)), captured, variables)
-        for factor, place in parts:
-            _refuse_taken(factor, places)
-            places[factor] = place
-    stepped_apart = {name for name in frames if name.endswith(WHOLE)} - {
-        frame.name for place in places.values() for frame in place.plates
-    }
+        place = replace(whole, plates=several(whole.plates))
+        places |= _parts(name, place, captured, variables)
+    whole = {place.axis(frame) for place in placed.values() for frame in place.whole}
+    stepped_apart = whole - {axis for place in places.values() for axis in place.axes}
     plate_sizes = {p: size for p, (size, _) in frames.items() if p not in stepped_apart}
-    for r in captured.recurrences:
-        _refuse_taken(r.time, plate_sizes)
-        plate_sizes[r.time] = r.length
-    sizes, home = {}, {}
+    plate_sizes |= {r.time: r.length for r in captured.recurrences}
+    sizes: dict[Axis, int] = {}
+    home: dict[Axis, frozenset[Axis]] = {}
     for name, site in variables.items():
-        plates = frozenset(frame.name for frame in several(site.plates))
-        count, axes = len(support_of_variable(site)), {name: plates}
+        plates = frozenset[Axis](frame.name for frame in several(site.plates))
+        count, axes = len(support_of_variable(site)), dict[Axis, frozenset[Axis]]({name: plates})
         if site.series:
             recurrence = next(r for r in captured.recurrences if name in r.variables.values())
             axes = dict.fromkeys(recurrence.single(name), plates)
-            axes |= dict.fromkeys(recurrence.names(name), plates | {recurrence.time})
-        for axis in axes:
-            _refuse_taken(axis, home)
+            axes |= dict.fromkeys(recurrence.alike(name), plates | {recurrence.time})
         home |= axes
         sizes |= dict.fromkeys(axes, count)
     plate_scales = {plate: full / size for plate, (size, full) in frames.items() if full != size}
@@ -208,27 +205,19 @@ def _as_plates(density: LogDensity) -> tuple[CondIndepStackFrame, ...]:
     """The steps of scans as plates: given all variables outside, a series is a product over its steps."""
     ndim = jnp.ndim(density.array)
     return tuple(
-        CondIndepStackFrame(series.name + WHOLE, i - ndim, series.length, series.length)
+        CondIndepStackFrame(series.name, i - ndim, series.length, series.length)
         for i, series in enumerate(reversed(density.series))
     )
 
 
-def _refuse_taken(name: str, others: Collection[str]) -> None:
-    if name in others:
-        raise ModelError(
-            f"the name '{name}' belongs to a step, or to the steps, of a scan in the plan; give the site or plate that "
-            "has it, or the one in the scan, another name."
-        )
-
-
 def _parts(
     name: str, place: Place, captured: Captured, variables: Mapping[str, Site]
-) -> list[tuple[str, Place]]:
+) -> dict[Name, Place]:
     """The factors that a log density is, by name."""
     scope, order = captured.scopes["log_density", name], captured.order
     recurrence = next((r for r in captured.recurrences if place.site in r.variables.values()), None)
     if isinstance(scope, Mixed):
-        stated = " and ".join(f"'{v}'" for v in sorted(scope.variables))
+        stated = " and ".join(f"'{v}'" for v in sorted_axes(scope.variables))
         raise ModelError(
             f"site '{name}' stands outside of the scan that states {stated}, but depends on it at every step: on "
             "what the scan returns for all steps. State it in the body of the scan, or use only what is carried "
@@ -236,52 +225,48 @@ def _parts(
         )
 
     if not isinstance(scope, frozenset) or recurrence is not None:  # its steps are told apart
-        place = replace(place, plates=tuple(f for f in place.plates if not f.name.endswith(WHOLE)))
+        place = replace(place, plates=tuple(f for f in place.plates if f not in place.whole))
 
-    def part(factor: str, names: frozenset[str], own: str, **where: Any) -> tuple[str, Place]:
-        axes = sorted({*names, own} - {""}, key=order.__getitem__)
-        return factor, replace(place, variables=tuple(axes), own=own, **where)
+    def part(scope: Scope, own: Axis, **where: Any) -> Place:
+        axes = sorted({*scope, own} - {""}, key=order.__getitem__)
+        return replace(place, variables=tuple(axes), own=own, **where)
 
     if isinstance(scope, frozenset):
         if recurrence is None:
-            return [part(name, scope, place.site if place.site in variables else "")]
+            return {name: part(scope, place.site if place.site in variables else "")}
         # Its density is the same for all its values.
         scope = Stepped((scope,) * recurrence.heads, scope)
     recurrence = recurrence or _scan_of(scope, captured)
     is_own = place.site in recurrence.variables.values()
-    found = [
-        part(
-            at(name, t),
-            names,
-            at(place.site, t) if is_own else "",
-            time=recurrence.time,
-            head=t,
-        )
-        for t, names in enumerate(scope.heads)
-    ]
+    found: dict[Name, Place] = {
+        At(name, t): part(at, At(place.site, t) if is_own else "", time=recurrence.time, head=t)
+        for t, at in enumerate(scope.heads)
+    }
     if recurrence.length:
-        own = back(place.site, 0) if is_own else ""
-        found.append(part(name, scope.rest, own, time=recurrence.time))
+        own = Back(place.site, 0) if is_own else ""
+        found[name] = part(scope.rest, own, time=recurrence.time)
     return found
 
 
 def _scan_of(scope: Stepped, captured: Captured) -> Recurrence:
-    """The scan whose variables a value of each step depends on."""
+    """The scan whose variables a value of each step depends on: the last one, for it may go on from others' ends."""
     return next(
         r
-        for r in captured.recurrences
-        if any(scope.names & {*r.names(v), *r.single(v)} for v in r.variables.values())
+        for r in reversed(captured.recurrences)
+        if any(scope.axes & {*r.alike(v), *r.single(v)} for v in r.variables.values())
     )
 
 
 def _chain(recurrence: Recurrence) -> Chain:
     """A scan as elimination sees it."""
-    later, first, last = {}, {}, {}
+    later: dict[Axis, Axis] = {}
+    first: dict[Axis, Axis] = {}
+    last: dict[Axis, Axis] = {}
     for variable, memory in recurrence.memory.items():
         for lag in range(1, memory + 1):
-            later[back(variable, lag - 1)] = back(variable, lag)
-            first[back(variable, lag)] = at(variable, recurrence.heads - lag)
-            last[back(variable, lag)] = at(variable, recurrence.series.length - lag)
+            later[Back(variable, lag - 1)] = Back(variable, lag)
+            first[Back(variable, lag)] = At(variable, recurrence.heads - lag)
+            last[Back(variable, lag)] = At(variable, recurrence.series.length - lag)
     return Chain(
         recurrence.time,
         recurrence.length,

@@ -20,10 +20,11 @@ from jax import Array, lax
 from jax.extend import core as jex_core
 
 from marginax.density.supports import all_at_once
+from marginax.elimination.axes import Axis
 from marginax.errors import ModelError
 from marginax.graph.blame import blame, unnamed
 from marginax.graph.known_data import NEEDS_A_NUMBER, with_data_known
-from marginax.graph.recurrence import Mixed, Recurrence, Stepped, scopes_of
+from marginax.graph.recurrence import Mixed, Recurrence, Scope, Stepped, scopes_of
 from marginax.graph.sites import Site
 from marginax.graph.steps import SteppedValue, evaluate_scan
 from marginax.jaxpr.bounds import NOTHING, Known, of_support, refuse_beyond
@@ -57,20 +58,20 @@ class Captured:
     dependence: Mapping[Key, Dependence]
     """For each output, the latent values it depends on and along which axes."""
     output_shapes: Mapping[Key, tuple[int, ...]]
-    scopes: Mapping[Key, frozenset[str] | Stepped | Mixed]
+    scopes: Mapping[Key, Scope | Stepped | Mixed]
     """For each output, the variables that it depends on; of those in a scan, at which steps."""
     recurrences: tuple[Recurrence, ...]
     """The scans whose steps have variables."""
 
     @property
-    def order(self) -> dict[str, int]:
+    def order(self) -> dict[Hashable, int]:
         """The order in which axes of variables stand, those of time before all."""
         scanned = {v: r for r in self.recurrences for v in r.variables.values()}
-        names = [r.time for r in self.recurrences]
+        axes: list[Axis] = [r.time for r in self.recurrences]
         for name in self.inputs:
             r = scanned.get(name)
-            names += [name] if r is None else [*r.single(name), *r.names(name)]
-        return {name: i for i, name in enumerate(names)}
+            axes += [name] if r is None else [*r.single(name), *r.alike(name)]
+        return {axis: i for i, axis in enumerate(axes)}
 
 
 def capture(program: Program, latents: Mapping[str, Site], enumerated: Collection[str]) -> Captured:

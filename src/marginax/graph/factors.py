@@ -19,6 +19,7 @@ from jax import Array
 from jax.scipy.special import logsumexp
 
 from marginax.density.parameters import Parameter
+from marginax.elimination.axes import Axis, Name, Part, Role
 from marginax.elimination.factor import Factor, Scale
 from marginax.elimination.plan import Chain, Term
 from marginax.errors import ModelError
@@ -50,19 +51,25 @@ class Place:
     is_masked: bool
     is_discrete: bool
     site: str
-    variables: tuple[str, ...] = ()
-    """The names of its axes beside those of plates."""
-    own: str = ""
-    """The name of its site's own variable among them."""
-    time: str | None = None
+    whole: tuple[CondIndepStackFrame, ...] = ()
+    """Those of its plates that are all steps of a scan."""
+    variables: tuple[Axis, ...] = ()
+    """Its axes beside those of plates."""
+    own: Axis = ""
+    """Its site's own variable among them."""
+    time: Axis | None = None
     """The time axis of the scan that it belongs to."""
     head: int | None = None
     """The step of it that it belongs to; None for all that are alike."""
 
+    def axis(self, frame: CondIndepStackFrame) -> Axis:
+        """The axis of one of its plates."""
+        return Part(frame.name, Role.WHOLE) if frame in self.whole else frame.name
+
     @property
-    def axes(self) -> tuple[str, ...]:
-        """The plates by name, time first."""
-        plates = tuple(frame.name for frame in self.plates)
+    def axes(self) -> tuple[Axis, ...]:
+        """Those of its plates, time first."""
+        plates = tuple(map(self.axis, self.plates))
         return plates if self.time is None or self.head is not None else (self.time, *plates)
 
 
@@ -74,21 +81,21 @@ class FactorGraph:
     latents: Mapping[str, Site]
     variables: Mapping[str, Site]
     """The latents that are enumerated."""
-    places: Mapping[str, Place]
+    places: Mapping[Name, Place]
     """By factor name, in the order of the program."""
     scale_constants: Mapping[Hashable, Any]
-    plate_sizes: Mapping[str, int]
-    plate_scales: Mapping[str, float]
-    home: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """The plates in which each variable lives, by the names of its axes."""
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    plate_sizes: Mapping[Axis, int]
+    plate_scales: Mapping[Axis, float]
+    home: Mapping[Axis, frozenset[Axis]] = field(default_factory=dict)
+    """The plates in which each variable lives, by its axes."""
+    sizes: Mapping[Axis, int] = field(default_factory=dict)
     """Numbers of values, likewise."""
-    block_sizes: Mapping[str, int | None] = field(default_factory=dict)
+    block_sizes: Mapping[Axis, int | None] = field(default_factory=dict)
     """How many elements of each plate are evaluated at once, where it says so."""
     chains: tuple[Chain, ...] = ()
     """The scans whose steps are linked by variables, for `make_plan`."""
 
-    def parents(self, factor: str) -> tuple[str, ...]:
+    def parents(self, factor: Name) -> tuple[str, ...]:
         """The latents that a factor depends on, in the order of the program."""
         place = self.places[factor]
         found = {*self.captured.dependence["log_density", place.density], place.site}
@@ -110,7 +117,7 @@ class FactorGraph:
         """How many elements the largest factor has."""
         return max(map(self.elements, self.places), default=1)
 
-    def elements(self, factor: str) -> int:
+    def elements(self, factor: Name) -> int:
         """How many elements a factor has."""
         place = self.places[factor]
         # Along a time axis it may be the same; what is not is refused when it is made.
@@ -161,7 +168,7 @@ class FactorGraph:
         for recurrence in self.captured.recurrences:
             for variable in recurrence.variables.values():
                 if recurrence.length:
-                    named = recurrence.names(variable)
+                    named = recurrence.alike(variable)
                     variable_scales |= dict.fromkeys(named, variable_scales[named[-1]])
                     ends = recurrence.single(variable)
                     variable_scales |= dict.fromkeys(ends, variable_scales[named[-1]])
@@ -174,7 +181,7 @@ class FactorGraph:
 
     def _laid_out(
         self, kind: str, place: Place, outputs: Mapping[Key, Enumerated | SteppedValue]
-    ) -> tuple[tuple[str, ...], Array]:
+    ) -> tuple[tuple[Axis, ...], Array]:
         """The variables and the array of a factor, from what the program returns of its density."""
         key = (kind, place.density)
         value, shape = outputs[key], self.captured.output_shapes[key]
@@ -185,17 +192,18 @@ class FactorGraph:
             shape = shape[1:]
             value = value.rest if place.head is None else value.heads[place.head]
         assert isinstance(value, Enumerated)
-        variables, array = value.variables, named_array(value, shape, place.plates)
+        variables = cast(tuple[Axis, ...], value.variables)
+        array = named_array(value, shape, place.plates)
         if place.time in place.axes:
             variables, array = _time_first(variables, array, place)
         return variables, array
 
-    def elementwise(self, factor: str, values: Mapping[str, Any]) -> Array:
+    def elementwise(self, density: str, values: Mapping[str, Any]) -> Array:
         """The log density of a site that depends on no variable, an element of its batch each."""
-        value = self._outputs(values, lambda key: key == ("log_density", factor))[
-            "log_density", factor
+        value = self._outputs(values, lambda key: key == ("log_density", density))[
+            "log_density", density
         ]
-        shape = self.captured.output_shapes["log_density", factor]
+        shape = self.captured.output_shapes["log_density", density]
         assert isinstance(value, Enumerated)
         return jnp.asarray(materialise(value, shape, value.constant).array)
 
@@ -217,7 +225,7 @@ class FactorGraph:
     ) -> dict[Key, Enumerated | SteppedValue]:
         return evaluate_outputs(self.captured, self.latents, values, wanted, visit)
 
-    def _scale(self, key: Hashable, outputs: Mapping[Key, Any], factor: str, ndim: int) -> Scale:
+    def _scale(self, key: Hashable, outputs: Mapping[Key, Any], factor: Name, ndim: int) -> Scale:
         if key in self.scale_constants:
             return Scale(key, self.scale_constants[key])
         value, site = outputs["scale", key], self.places[factor].density
@@ -242,7 +250,7 @@ class FactorGraph:
                 "those of the plates around it; a scale may vary along plates only."
             )
         varying = [f for f in frames if -f.dim <= len(shape) and shape[f.dim] != 1]
-        along = tuple(frame.name for frame in varying)
+        along = tuple(map(self.places[factor].axis, varying))
         return Scale(key, jnp.reshape(array, [frame.size for frame in varying]), along)
 
 
@@ -251,16 +259,16 @@ class Evaluated:
     """A factor graph's numbers."""
 
     factors: list[Factor]
-    variable_scales: Mapping[str, tuple[Scale, ...]]
+    variable_scales: Mapping[Axis, tuple[Scale, ...]]
     values: Mapping[str, Array]
     """Recorded values (deterministic sites) that depend on no enumerated variable."""
-    masked: Mapping[str, Array] = field(default_factory=dict)
+    masked: Mapping[Name, Array] = field(default_factory=dict)
     """By factor of a variable that has masks, where they switch it off; it broadcasts to the factor's array."""
 
 
 def _time_first(
-    variables: tuple[str, ...], array: Array, place: Place
-) -> tuple[tuple[str, ...], Array]:
+    variables: tuple[Axis, ...], array: Array, place: Place
+) -> tuple[tuple[Axis, ...], Array]:
     """Take the time axis from the variables' to before the plates'."""
     if place.time not in variables:
         return variables, array[None]

@@ -80,10 +80,6 @@ def log_density_of(msg: Message) -> LogDensity:
     )
 
 
-WHOLE = " (whole)"
-"""After the name of a scan, for all its steps as a plate."""
-
-
 class density_trace(handlers.trace):
     """Records with every sample site its log density, as ``"density"``, computed where it is stated."""
 

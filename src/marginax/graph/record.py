@@ -25,12 +25,13 @@ from numpyro.distributions import Distribution, ImproperUniform, discrete
 
 from marginax.density.distribution_layers import unwrapped
 from marginax.density.validate import check_parameters, numpyro_checks
+from marginax.errors import ModelError
 from marginax.graph.build import Stated
 from marginax.graph.capture import Key, refuse_long_indices
 from marginax.graph.explaining import explaining
 from marginax.graph.factors import Place
 from marginax.graph.known_data import with_data_known
-from marginax.graph.log_density import density_trace
+from marginax.graph.log_density import LogDensity, density_trace
 from marginax.graph.same_run import Run, Statements, in_place_of, run_of
 from marginax.graph.sites import (
     Recorder,
@@ -188,7 +189,8 @@ class _Run(Recorder, density_trace):
         super().postprocess_message(msg)
 
     def differing(self, msg: Message) -> dict[str, Any]:
-        return density_trace.differing(self, msg) | {"bounds": msg.get("bounds", [])}
+        kept = density_trace.differing(self, msg) | {"bounds": msg.get("bounds", [])}
+        return kept | {"jacobian": msg["jacobian"]} if "jacobian" in msg else kept
 
 
 class _BareRun(handlers.trace):
@@ -341,7 +343,12 @@ class _Parts:
     def of(self, trace: Trace) -> list[Any]:
         """The outputs of the program."""
         densities = {n: m["density"] for n, m in trace.items() if m["type"] == "sample"}
-        recorded = {n: m["value"] for n, m in trace.items() if m["type"] == "deterministic"}
+        densities |= _jacobians(trace)
+        recorded = {
+            n: m["value"]
+            for n, m in trace.items()
+            if m["type"] == "deterministic" or "jacobian" in m
+        }
         bounds = {
             ("bound", (name, i)): bound
             for name, msg in trace.items()
@@ -372,6 +379,20 @@ class _Parts:
             self.stated.places,
             self.stated.scale_constants,
         )
+
+
+def _jacobians(trace: Mapping[str, Message]) -> dict[str, LogDensity]:
+    """Those of the transforms that values were made by: outside of all plates and scales, which are the model's."""
+    found = {
+        f"{name} (Jacobian)": LogDensity(msg["jacobian"], site=name)
+        for name, msg in trace.items()
+        if "jacobian" in msg
+    }
+    for name in found.keys() & trace.keys():
+        raise ModelError(
+            f"site '{name}': its name is that of a factor that comes with a transform; give it another."
+        )
+    return found
 
 
 def _of_latents(traced: jex_core.ClosedJaxpr, names: tuple[str, ...]) -> jex_core.ClosedJaxpr:

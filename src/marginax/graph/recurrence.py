@@ -21,39 +21,27 @@ from dataclasses import dataclass
 
 from jax.extend import core as jex_core
 
+from marginax.elimination.axes import At, Axis, Back, Part, Role, sorted_axes
 from marginax.errors import ModelError
 from marginax.jaxpr.dependence import own_dependences, scan_parts, through
 from marginax.jaxpr.equations import Equation, called_jaxpr, equations_of
 from marginax.language.scan import Series
 
-Lagged = tuple[str, int]
-"""A variable of a scan, and how many steps back."""
+Scope = frozenset[Axis]
+"""What something depends on; in a scan, its variables some steps back, and those outside of it."""
 
-Scope = frozenset[str | Lagged]
-"""What something depends on: variables outside by name, those of the scan with their lag."""
-
-NOTHING: frozenset[str] = frozenset()
-
-
-def at(variable: str, step: int) -> str:
-    """The name of a variable at a step that has a number."""
-    return f"{variable}[{step}]"
-
-
-def back(variable: str, lag: int) -> str:
-    """The name of a variable some steps back from the step that stands for all."""
-    return f"{variable}[t-{lag}]" if lag else f"{variable}[t]"
+NOTHING: Scope = frozenset()
 
 
 @dataclass(frozen=True)
 class Stepped:
-    """The names that a value of each step depends on."""
+    """What a value of each step depends on."""
 
-    heads: tuple[frozenset[str], ...]
-    rest: frozenset[str]
+    heads: tuple[Scope, ...]
+    rest: Scope
 
     @property
-    def names(self) -> frozenset[str]:
+    def axes(self) -> Scope:
         return self.rest.union(*self.heads)
 
 
@@ -61,7 +49,7 @@ class Stepped:
 class Mixed:
     """What depends on variables of all steps at once, which nothing may that counts."""
 
-    variables: frozenset[str]
+    variables: Scope
 
 
 @dataclass(frozen=True)
@@ -79,37 +67,37 @@ class Recurrence:
     recurrent: frozenset[int]
     """What is carried and depends on no variable of the steps: it is computed step by step, before all else."""
     heads: int
-    memory: Mapping[str, int]
+    memory: Mapping[Axis, int]
     """How many steps back each variable matters; those that matter at all."""
     stepped: frozenset[int]
     """The outputs of the body that depend on variables of the steps."""
 
     @property
-    def time(self) -> str:
-        """The name of its time axis."""
-        return self.series.name
+    def time(self) -> Axis:
+        """Its time axis."""
+        return Part(self.series.name, Role.ALIKE)
 
     @property
     def length(self) -> int:
         """Steps that are alike."""
         return self.series.length - self.heads
 
-    def names(self, variable: str) -> list[str]:
-        """All names of a variable in the steps that are alike, the earliest first."""
-        return [back(variable, lag) for lag in range(self.memory.get(variable, 0), -1, -1)]
+    def alike(self, variable: str) -> list[Axis]:
+        """A variable in the steps that are alike, and in those before that matter to them, the earliest first."""
+        return [Back(variable, lag) for lag in range(self.memory.get(variable, 0), -1, -1)]
 
-    def single(self, variable: str) -> list[str]:
-        """The names of a variable at the heads and at the end."""
+    def single(self, variable: str) -> list[Axis]:
+        """A variable at the heads and at the end."""
         total = self.series.length
         ends = range(max(total - self.memory.get(variable, 0), self.heads), total)
-        return [at(variable, t) for t in (*range(self.heads), *ends)]
+        return [At(variable, t) for t in (*range(self.heads), *ends)]
 
 
 @dataclass(frozen=True)
 class Scopes:
     """What every output of a program depends on, and the scans in it whose steps have variables."""
 
-    outputs: tuple[frozenset[str] | Stepped | Mixed, ...]
+    outputs: tuple[Scope | Stepped | Mixed, ...]
     recurrences: tuple[Recurrence, ...]
 
 
@@ -136,17 +124,17 @@ def scopes_of(
     ModelError
         When something carried never forgets.
     """
-    known: dict[jex_core.Var, frozenset[str] | Stepped | Mixed] = {
-        jaxpr.invars[i]: frozenset([name]) for i, name in names.items()
+    known: dict[jex_core.Var, Scope | Stepped | Mixed] = {
+        jaxpr.invars[i]: frozenset[Axis]([name]) for i, name in names.items()
     }
     of_steps = {jaxpr.invars[i]: variable for i, variable in series.items()}
     recurrences = []
 
-    def read(atom: jex_core.Var | jex_core.Literal) -> frozenset[str] | Stepped | Mixed:
+    def read(atom: jex_core.Var | jex_core.Literal) -> Scope | Stepped | Mixed:
         if isinstance(atom, jex_core.Literal):
             return NOTHING
         if atom in of_steps:
-            return Mixed(frozenset([of_steps[atom][0]]))
+            return Mixed(frozenset[Axis]([of_steps[atom][0]]))
         return known.get(atom, NOTHING)
 
     stated: set[str] = set()
@@ -163,11 +151,11 @@ def scopes_of(
         }
         if eqn.primitive.name == "scan" and found:
             stated |= {name for name, _ in found.values()}
-            recurrence, outputs = _of_scan(eqn, arguments, found, recurrences)
+            recurrence, outputs = _of_scan(eqn, arguments, found)
             recurrences.append(recurrence)
             known.update(zip(eqn.outvars, outputs, strict=True))
         elif any(isinstance(a, Stepped | Mixed) for a in arguments):
-            everything = _stated(frozenset[str]().union(*map(_variables, arguments)), recurrences)
+            everything = _stated(NOTHING.union(*map(_axes, arguments)))
             known.update(dict.fromkeys(eqn.outvars, Mixed(everything)))
         elif any(arguments):
             plain = [a if isinstance(a, frozenset) else NOTHING for a in arguments]
@@ -175,38 +163,31 @@ def scopes_of(
     return Scopes(tuple(read(atom) for atom in jaxpr.outvars), tuple(recurrences))
 
 
-def _through(equation: Equation, arguments: Sequence[frozenset[str]]) -> list[frozenset[str]]:
-    """The names that each output of an equation depends on, from those of its inputs."""
+def _through(equation: Equation, arguments: Sequence[Scope]) -> list[Scope]:
+    """The variables that each output of an equation depends on, from those of its inputs."""
     if equation.called is not None:
         reads = own_dependences(equation.called)
         return [NOTHING.union(*(arguments[i] for i in out)) for out in reads]
     return [frozenset(f) for f in through(equation, [dict.fromkeys(a, ()) for a in arguments])]
 
 
-def _variables(scope: frozenset[str] | Stepped | Mixed) -> frozenset[str]:
-    """The names of variables that it depends on, those of a scan as in the plan."""
+def _axes(scope: Scope | Stepped | Mixed) -> Scope:
+    """The variables that it depends on, those of a scan as in the plan."""
     if isinstance(scope, Mixed):
         return scope.variables
-    return scope.names if isinstance(scope, Stepped) else scope
+    return scope.axes if isinstance(scope, Stepped) else scope
 
 
-def _stated(names: frozenset[str], recurrences: Sequence[Recurrence]) -> frozenset[str]:
+def _stated(axes: Scope) -> Scope:
     """The variables as the model states them."""
-    stated = {
-        name: v
-        for r in recurrences
-        for v in r.variables.values()
-        for name in (*r.single(v), *r.names(v))
-    }
-    return frozenset(stated.get(name, name) for name in names)
+    return frozenset(a.variable if isinstance(a, At | Back) else a for a in axes)
 
 
 def _of_scan(
     eqn: jex_core.JaxprEqn,
-    arguments: Sequence[frozenset[str] | Stepped | Mixed],
+    arguments: Sequence[Scope | Stepped | Mixed],
     found: Mapping[int, tuple[str, Series]],
-    earlier: Sequence[Recurrence],
-) -> tuple[Recurrence, list[frozenset[str] | Stepped | Mixed]]:
+) -> tuple[Recurrence, list[Scope | Stepped | Mixed]]:
     body = called_jaxpr(eqn)
     n_consts, n_carry = scan_parts(eqn)
     frame = next(series for _, series in found.values())
@@ -214,7 +195,7 @@ def _of_scan(
     reads = tuple(map(frozenset, own_dependences(body)))
     for i, argument in enumerate(arguments):
         if i not in variables and isinstance(argument, Stepped | Mixed):
-            names = ", ".join(f"'{v}'" for v in sorted(_stated(_variables(argument), earlier)))
+            names = ", ".join(f"'{v}'" for v in sorted_axes(_stated(_axes(argument))))
             mine = ", ".join(f"'{v}'" for v in variables.values())
             raise ModelError(
                 f"the scan that states {mine} depends on {names} at all steps of another scan. Pass on what that "
@@ -224,18 +205,18 @@ def _of_scan(
     def outside(i: int) -> Scope:
         argument = arguments[i]
         assert isinstance(argument, frozenset)
-        return frozenset[str | Lagged](argument)
+        return argument
 
     def output(number: int, carried: Sequence[Scope]) -> Scope:
         parts = [
-            frozenset[str | Lagged]([(variables[i], 0)])
+            frozenset[Axis]([Back(variables[i], 0)])
             if i in variables
             else carried[i - n_consts]
             if n_consts <= i < n_consts + n_carry
             else outside(i)
             for i in reads[number]
         ]
-        return frozenset[str | Lagged]().union(*parts)
+        return NOTHING.union(*parts)
 
     history = [[outside(n_consts + c) for c in range(n_carry)]]
     while True:
@@ -244,7 +225,7 @@ def _of_scan(
         if after == carried:
             break
         for c, scope in enumerate(after):
-            forgotten = [v for v, lag in _lagged(scope) if lag > n_carry]
+            forgotten = [x.variable for x in _lagged(scope) if x.lag > n_carry]
             if forgotten:
                 raise _never_forgets(frame, c, forgotten[0])
         if len(history) > n_carry + 1:  # values outside are handed round: each may be anywhere
@@ -252,10 +233,10 @@ def _of_scan(
         history.append(after)
     heads = min(len(history) - 1, frame.length)
     steady = history[-1]
-    memory: dict[str, int] = {}
+    memory: dict[Axis, int] = {}
     for scope in steady:
-        for variable, lag in _lagged(scope):
-            memory[variable] = max(lag, memory.get(variable, 0))
+        for x in _lagged(scope):
+            memory[x.variable] = max(x.lag, memory.get(x.variable, 0))
     if heads == frame.length:
         memory = {}
     recurrence = Recurrence(
@@ -275,33 +256,31 @@ def _of_scan(
         ),
     )
     last = history[heads]
-    outputs: list[frozenset[str] | Stepped | Mixed] = [
-        frozenset(_single(x, frame.length) for x in scope) for scope in last
-    ]
+    outputs: list[Scope | Stepped | Mixed] = [_at(frame.length, scope) for scope in last]
     for o in range(n_carry, len(reads)):
         steps = Stepped(
-            tuple(frozenset(_single(x, t) for x in output(o, history[t])) for t in range(heads)),
-            frozenset(x if isinstance(x, str) else back(*x) for x in output(o, steady))
-            if recurrence.length
-            else NOTHING,
+            tuple(_at(t, output(o, history[t])) for t in range(heads)),
+            output(o, steady) if recurrence.length else NOTHING,
         )
-        outputs.append(steps if o in recurrence.stepped else steps.names)
+        outputs.append(steps if o in recurrence.stepped else steps.axes)
     return recurrence, outputs
 
 
-def _single(x: str | Lagged, step: int) -> str:
-    return x if isinstance(x, str) else at(x[0], step - x[1])
+def _at(step: int, scope: Scope) -> Scope:
+    """The same seen at a step that has a number."""
+    return frozenset(At(x.variable, step - x.lag) if isinstance(x, Back) else x for x in scope)
 
 
-def _lagged(scope: Scope) -> list[Lagged]:
-    return sorted(x for x in scope if not isinstance(x, str))
+def _lagged(scope: Scope) -> list[Back]:
+    return [x for x in sorted_axes(scope) if isinstance(x, Back)]
 
 
 def _shifted(scope: Scope) -> Scope:
-    return frozenset(x if isinstance(x, str) else (x[0], x[1] + 1) for x in scope)
+    """The same seen one step later."""
+    return frozenset(Back(x.variable, x.lag + 1) if isinstance(x, Back) else x for x in scope)
 
 
-def _never_forgets(series: Series, carry: int, variable: str) -> ModelError:
+def _never_forgets(series: Series, carry: int, variable: Axis) -> ModelError:
     known = carry < len(series.carried)
     what = series.carried[carry] if known else f"value number {carry}"
     return ModelError(

@@ -18,7 +18,7 @@ The heads (`recurrence`) are evaluated one by one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from marginax.graph.recurrence import Recurrence, at, back
+from marginax.elimination.axes import At, Axis, Back
+from marginax.graph.recurrence import Recurrence
 from marginax.jaxpr.axis_flow import shape_of
 from marginax.jaxpr.enumerated import Enumerated, broadcast, materialise
 from marginax.jaxpr.equations import called_consts, called_jaxpr
@@ -144,7 +145,7 @@ class _Scan:
     def _inputs_at(self, t: int) -> list[Enumerated]:
         """What one step scans over."""
         return [
-            self._of_variable(i, at(variable, t)) if variable else _slice(value, t)
+            self._of_variable(i, At(variable, t)) if variable else _slice(value, t)
             for i, value, variable in self._scanned()
         ]
 
@@ -152,7 +153,7 @@ class _Scan:
         """What the steps that are alike scanned over some steps back, with the time axis."""
         first, total = self.recurrence.heads, self.recurrence.series.length
         return [
-            self._of_variable(i, back(variable, lag))
+            self._of_variable(i, Back(variable, lag))
             if variable
             else _window(value, first - lag, total - lag, self.recurrence.time)
             for i, value, variable in self._scanned()
@@ -165,7 +166,7 @@ class _Scan:
             for i, value in enumerate(self.scanned)
         ]
 
-    def _of_variable(self, i: int, name: str) -> Enumerated:
+    def _of_variable(self, i: int, name: Axis) -> Enumerated:
         """A variable of one step, over its support."""
         return Enumerated(self.scanned[i].array[0], (name,), _without_first(self.scanned[i]))
 
@@ -248,7 +249,7 @@ class _Scan:
         }
 
 
-def collapse(value: SteppedValue, shape: Sequence[int], order: Mapping[str, int]) -> Enumerated:
+def collapse(value: SteppedValue, shape: Sequence[int], order: Mapping[Any, int]) -> Enumerated:
     """A value of every step as one array, with the steps on its first axis.
 
     Parameters
@@ -291,7 +292,7 @@ def stepped(value: Enumerated, shape: Sequence[int], recurrence: Recurrence) -> 
     return SteppedValue(heads, rest if recurrence.length else None, recurrence)
 
 
-def _window(value: Enumerated, start: int, stop: int, time: str) -> Enumerated:
+def _window(value: Enumerated, start: int, stop: int, time: Axis) -> Enumerated:
     """Some steps of a series, the time axis as a variable's."""
     if 0 in value.constant:
         return _slice(value, 0)
@@ -304,13 +305,16 @@ def _window(value: Enumerated, start: int, stop: int, time: str) -> Enumerated:
     return Enumerated(array, (time, *value.variables), _without_first(value))
 
 
-def _sizes(values: Sequence[Enumerated]) -> dict[str, int]:
+def _sizes(values: Sequence[Enumerated]) -> dict[Hashable, int]:
     """Numbers of values of all variables that these are evaluated over."""
     return {name: size for value in values for name, size in value.sizes.items()}
 
 
 def _spread(
-    value: Enumerated, shape: Sequence[int], names: Sequence[str], sizes: Mapping[str, int]
+    value: Enumerated,
+    shape: Sequence[int],
+    names: Sequence[Hashable],
+    sizes: Mapping[Hashable, int],
 ) -> Any:
     """The array with all its own axes and an axis for each of the names, at full size."""
     value = materialise(value, shape, value.constant)

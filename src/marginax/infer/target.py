@@ -18,21 +18,15 @@ from numpyro.distributions.transforms import biject_to
 
 from marginax.density.parameters import Parameter
 from marginax.errors import ModelError
-from marginax.graph.capture import Key
-from marginax.graph.factors import Place
 from marginax.graph.record import Latents, record_model
 from marginax.graph.sites import Site, as_jax_arrays
 from marginax.infer.known import KnownModel
-from marginax.infer.start.initial_run import BESIDE, initial_trace, state
+from marginax.infer.start.initial_run import initial_trace
 from marginax.infer.start.initialization import InitStrategy
 from marginax.jaxpr.compiled import hoisted_jit
 from marginax.language.stack import Message, element
 from marginax.marginal.prepared import Prepared, diagnose
 from marginax.marginal.queries import log_density
-
-JACOBIAN = " (Jacobian)"
-CONSTRAINED = " (constrained)"
-"""After the name of a site, of what is stated beside it."""
 
 Position = dict[str, Array]
 """Unconstrained values by site name."""
@@ -95,10 +89,7 @@ class _Unconstrained(Latents):
         own = tuple(transform.inverse_shape(shape))
         value = element(msg, self.input_of(msg, own, jnp.result_type(float)))
         constrained = transform(value)
-        jacobian = jnp.sum(transform.log_abs_det_jacobian(value, constrained))
-        # Outside of all plates and scales: it belongs to the change of variables alone.
-        state(msg["name"] + JACOBIAN, jacobian, self)
-        state(msg["name"] + CONSTRAINED, constrained, self)
+        msg["jacobian"] = jnp.sum(transform.log_abs_det_jacobian(value, constrained))
         return constrained
 
 
@@ -119,32 +110,14 @@ def know_unconstrained(model: Callable[..., Any], args: Any, kwargs: Any) -> Kno
     """
     args, kwargs = as_jax_arrays((args, kwargs))
     run = record_model(model, args, kwargs, (), _Unconstrained, is_compared=True)
-    beside = (JACOBIAN, CONSTRAINED)
-    sites = {name: site for name, site in run.sites.items() if not name.endswith(beside)}
     shapes = dict(zip(run.inputs, run.program.in_avals, strict=True))
     moved = {
         name: replace(site, shape=shapes[name].shape, dtype=shapes[name].dtype)
-        for name, site in sites.items()
+        for name, site in run.sites.items()
         if site.is_free and not site.is_discrete
     }
-    places = {n + JACOBIAN: Place(n + JACOBIAN, (), (), False, False, n) for n in moved}
-    record = replace(
-        run,
-        sites={**sites, **moved},
-        outputs=tuple(map(_output, run.outputs)),
-        places={**run.places, **places},
-    )
-    return KnownModel(model, args, kwargs, sites, record)
-
-
-def _output(key: Key) -> Key:
-    """What a value stated beside a site is: its Jacobian is a factor, its constrained value is recorded."""
-    kind, name = key
-    if kind == "value" and isinstance(name, str):
-        if name.endswith(JACOBIAN):
-            return "log_density", name
-        return kind, name.removesuffix(CONSTRAINED)
-    return key
+    record = replace(run, sites={**run.sites, **moved})
+    return KnownModel(model, args, kwargs, run.sites, record)
 
 
 def make_target(
@@ -207,4 +180,4 @@ def initial_position(known: KnownModel, strategy: InitStrategy, key: Any) -> Pos
         return biject_to(site["fn"].support).inv(value)
 
     trace, names = initial_trace(known, strategy, key, unconstrained)
-    return {name: trace[name + BESIDE]["value"] for name in names}
+    return {name: trace[name]["beside"] for name in names}

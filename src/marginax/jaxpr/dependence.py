@@ -18,6 +18,7 @@ Functions called inside (jitted ones, custom derivatives, branches, loops) are w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from jax.extend import core as jex_core
@@ -28,8 +29,8 @@ from marginax.jaxpr.equations import Equation, called_jaxpr, equations_of
 Axis = int | str
 """An axis of the array at hand, or the name of the primitive that mixed the elements."""
 
-Dependence = Mapping[str, tuple[Axis, ...]]
-"""For each input that an array depends on: for each axis of the input, where it went."""
+Dependence = Mapping[Any, tuple[Axis, ...]]
+"""For each input that an array depends on, by whatever it goes by: for each axis of the input, where it went."""
 
 NOTHING: Dependence = {}
 
@@ -88,10 +89,8 @@ def own_dependences(jaxpr: jex_core.Jaxpr) -> tuple[Mapping[int, tuple[Axis, ...
     """What each output of a jaxpr depends on of its own inputs, by their positions; found once."""
     found = _own.get(jaxpr)
     if found is None:
-        inputs = [{str(i): tuple(range(len(shape_of(v))))} for i, v in enumerate(jaxpr.invars)]
-        found = _own[jaxpr] = tuple(
-            {int(i): path for i, path in out.items()} for out in dependences(jaxpr, inputs)
-        )
+        inputs = [{i: tuple(range(len(shape_of(v))))} for i, v in enumerate(jaxpr.invars)]
+        found = _own[jaxpr] = tuple(dependences(jaxpr, inputs))
     return found
 
 
@@ -133,7 +132,7 @@ def _mixed(argument: Dependence, primitive: str) -> Dependence:
 
 def _join(parts: Sequence[Dependence], primitive: str) -> Dependence:
     """A value made of several: it runs along an axis only if all its parts agree on it."""
-    joined: dict[str, tuple[Axis, ...]] = {}
+    joined: dict[Any, tuple[Axis, ...]] = {}
     for part in parts:
         for name, path in part.items():
             if name in joined:

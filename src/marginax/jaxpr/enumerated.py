@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ class Enumerated:
     """
 
     array: Any
-    variables: tuple[str, ...] = ()
+    variables: tuple[Hashable, ...] = ()
     constant: frozenset[int] = frozenset()
 
     @property
@@ -35,12 +35,12 @@ class Enumerated:
         return np.ndim(self.array) - len(self.variables)
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[Hashable, int]:
         """How many values each variable has."""
         return dict(zip(self.variables, np.shape(self.array)[self.ndim_own :], strict=True))
 
 
-def common_shape(argument: Enumerated, variables: Sequence[str], rank: int) -> tuple[int, ...]:
+def common_shape(argument: Enumerated, variables: Sequence[Hashable], rank: int) -> tuple[int, ...]:
     """With so many own axes (a scalar's are of size one) and one for each of the variables."""
     shape, n_own = np.shape(argument.array), argument.ndim_own
     if not shape or (argument.variables == variables and n_own == rank):
@@ -49,13 +49,13 @@ def common_shape(argument: Enumerated, variables: Sequence[str], rank: int) -> t
     return (*(shape[:n_own] or (1,) * rank), *(sizes.get(v, 1) for v in variables))
 
 
-def over(argument: Enumerated, variables: Sequence[str], rank: int) -> Any:
+def over(argument: Enumerated, variables: Sequence[Hashable], rank: int) -> Any:
     """A known array in that shape."""
     shape = common_shape(argument, variables, rank)
     return argument.array if shape == np.shape(argument.array) else argument.array.reshape(shape)
 
 
-def spread(argument: Enumerated, variables: Sequence[str], shape: Sequence[int]) -> Any:
+def spread(argument: Enumerated, variables: Sequence[Hashable], shape: Sequence[int]) -> Any:
     """The array in a full shape of own axes and one for each of the variables."""
     if np.shape(argument.array) == tuple(shape):
         return argument.array
@@ -90,7 +90,7 @@ def materialise(value: Enumerated, shape: Sequence[int], axes: frozenset[int]) -
 
 
 def mapped(
-    fn: Callable[..., Any], arguments: Sequence[Enumerated], variables: Sequence[str]
+    fn: Callable[..., Any], arguments: Sequence[Enumerated], variables: Sequence[Hashable]
 ) -> Any:
     """Map over the variables; arguments have theirs last, in the same order."""
     for variable in variables:
@@ -100,7 +100,7 @@ def mapped(
 
 
 def support_input(
-    support: Array | np.ndarray, ndim_batch: int, name: str, shape: Sequence[int]
+    support: Array | np.ndarray, ndim_batch: int, name: Hashable, shape: Sequence[int]
 ) -> Enumerated:
     """A variable over its whole support: the same value in every element of its plates.
 
@@ -110,7 +110,7 @@ def support_input(
         Its possible values.
     ndim_batch : int
         How many of its axes are plates.
-    name : str
+    name : hashable
         Its name.
     shape : sequence of int
         Its shape in the model.

@@ -23,7 +23,7 @@ columns (measured: twice as fast as the other way round for ten components).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -53,7 +53,7 @@ def evaluate(
     jaxpr: jex_core.Jaxpr,
     consts: Sequence[Any],
     inputs: Sequence[Enumerated],
-    order: Mapping[str, int],
+    order: Mapping[Any, int],
     wanted: Sequence[int] | None = None,
     visit: Callable[[int], None] = lambda size: None,
     rule: Rule | None = None,
@@ -93,11 +93,11 @@ class Evaluation:
     """
 
     def __init__(
-        self, order: Mapping[str, int], visit: Callable[[int], None] = lambda size: None
+        self, order: Mapping[Any, int], visit: Callable[[int], None] = lambda size: None
     ) -> None:
         self.order = order
         self.visit = visit
-        self._found: dict[Any, tuple[list[Enumerated], tuple[str, ...], list[Enumerated]]] = {}
+        self._found: dict[Any, tuple[list[Enumerated], tuple[Hashable, ...], list[Enumerated]]] = {}
         """By what was done to which arrays: the results, for which variables, and the arrays, kept alive."""
         self._equal: dict[Any, Any] = {}
         """One known array of each content, so that equal ones are the same."""
@@ -169,7 +169,7 @@ class Evaluation:
             Enumerated(o.array, tuple(new[v] for v in o.variables), o.constant) for o in outputs
         ]
 
-    def _variables(self, arguments: Sequence[Enumerated]) -> tuple[str, ...]:
+    def _variables(self, arguments: Sequence[Enumerated]) -> tuple[Hashable, ...]:
         """All variables that some values depend on, in order."""
         different = {a.variables for a in arguments}
         different.discard(())
@@ -181,7 +181,7 @@ class Evaluation:
         self,
         equation: Equation,
         arguments: list[Enumerated],
-        variables: tuple[str, ...],
+        variables: tuple[Hashable, ...],
         debug_info: Any,
     ) -> list[Enumerated]:
         called = equation.called
@@ -199,7 +199,7 @@ class Evaluation:
         self,
         equation: Equation,
         arguments: list[Enumerated],
-        variables: tuple[str, ...],
+        variables: tuple[Hashable, ...],
         debug_info: Any,
     ) -> list[Enumerated]:
         eqn, name, flow = equation.eqn, equation.name, equation.flow
@@ -239,7 +239,7 @@ class Evaluation:
         params: Mapping[str, Any],
         out_shape: Sequence[int],
         arguments: list[Enumerated],
-        variables: tuple[str, ...],
+        variables: tuple[Hashable, ...],
     ) -> Sequence[Any]:
         name, primitive = equation.name, equation.eqn.primitive
         sizes = {v: n for a in arguments for v, n in a.sizes.items()}

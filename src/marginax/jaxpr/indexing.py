@@ -12,7 +12,7 @@ is slow, and its derivative, a scatter, slower; a specialist who writes a mixtur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,8 +73,8 @@ def gather_as_renaming(
     params: Mapping[str, Any],
     operand_shape: Sequence[int],
     index: np.ndarray,
-    index_variables: Sequence[str],
-) -> dict[str, int] | None:
+    index_variables: Sequence[Hashable],
+) -> dict[Hashable, int] | None:
     """The operand's axes that a gather merely renames, by the variable that gives the name.
 
     Parameters
@@ -86,7 +86,7 @@ def gather_as_renaming(
     index : array
         Known indices: own axes (of size one, but for the last, the index vector), then one axis
         for each of ``index_variables``.
-    index_variables : sequence of str
+    index_variables : sequence of hashables
         Their names.
 
     Returns
@@ -109,7 +109,7 @@ def gather_as_renaming(
         or len(indexed) != len(index_variables)
     ):
         return None
-    renamed: dict[str, int] = {}
+    renamed: dict[Hashable, int] = {}
     flat = index.reshape(own[-1], *index.shape[len(own) :])
     for component, axis in enumerate(indexed):
         for v, name in enumerate(index_variables):
@@ -129,8 +129,8 @@ def slice_as_renaming(
     slice_sizes: Sequence[int],
     operand_shape: Sequence[int],
     starts: Sequence[np.ndarray | np.generic | None],
-    variables: Sequence[Sequence[str]],
-) -> dict[str, int] | None:
+    variables: Sequence[Sequence[Hashable]],
+) -> dict[Hashable, int] | None:
     """The same of a dynamic slice, which is what indexing by one scalar is.
 
     Parameters
@@ -139,10 +139,10 @@ def slice_as_renaming(
         Of the slice and the operand's own axes.
     starts : sequence of arrays
         For each axis where the slice starts, over the variables that this depends on; None where it is not known.
-    variables : sequence of sequence of str
+    variables : sequence of sequences of hashables
         Their names.
     """
-    renamed: dict[str, int] = {}
+    renamed: dict[Hashable, int] = {}
     for axis, (size, whole) in enumerate(zip(slice_sizes, operand_shape, strict=True)):
         if size == whole and not variables[axis]:
             continue  # there is but one place to start

@@ -88,6 +88,10 @@ class Message(TypedDict):
     """The bounds of its support (`graph.sites`)."""
     density: Any
     """Its log density (`graph.log_density`)."""
+    jacobian: Any
+    """The logarithm of how much its value is stretched by a transform that made it (`infer.target`)."""
+    beside: Any
+    """An array that was made with its value (`infer.start`)."""
     from_numpyro: Any
     """What it translates."""
 

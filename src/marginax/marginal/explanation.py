@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from marginax.elimination.axes import Axis, Name
 from marginax.elimination.plan import Plan
 from marginax.graph.factors import FactorGraph
 from marginax.graph.sites import Site
@@ -203,10 +204,10 @@ def explanation(
     )
     factors = tuple(
         FactorRow(
-            term.name,
+            str(term.name),
             _names_at(graph, term.name),
-            term.variables,
-            graph.places[term.name].axes,
+            _printed(term.variables),
+            _printed(graph.places[term.name].axes),
             (site := sites.get(graph.places[term.name].density)) is not None and site.is_observed,
         )
         for term in graph.terms()
@@ -216,11 +217,11 @@ def explanation(
         for name, site in sites.items()
         if site.is_free and name not in graph.variables
     }
-    series = {r.time: r.series.length for r in graph.captured.recurrences}
+    series = {str(r.time): r.series.length for r in graph.captured.recurrences}
     return Explanation(
         variables,
         factors,
-        graph.plate_sizes,
+        {str(plate): size for plate, size in graph.plate_sizes.items()},
         plan,
         plan.flops,
         peak_bytes,
@@ -231,11 +232,15 @@ def explanation(
     )
 
 
-def _names_at(graph: FactorGraph, factor: str) -> tuple[str, ...]:
+def _names_at(graph: FactorGraph, factor: Name) -> tuple[str, ...]:
     """The latents that a factor depends on, those of its scan by the names that they have at its steps."""
     place = graph.places[factor]
     outside = [p for p in graph.parents(factor) if p not in graph.variables]
-    return (*outside, *(v for v in place.variables if v != place.own or place.time is None))
+    return (*outside, *_printed(v for v in place.variables if v != place.own or place.time is None))
+
+
+def _printed(axes: Iterable[Axis]) -> tuple[str, ...]:
+    return tuple(map(str, axes))
 
 
 def _why_not(site: Site) -> str:

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp
 
+from marginax.elimination.axes import At, Axis, Back, sorted_axes
 from marginax.elimination.chain import messages_along
 from marginax.elimination.contract import contract
 from marginax.elimination.execute import Setting, execute
@@ -29,7 +30,7 @@ from marginax.elimination.plan import Advance, Plan, term_of
 from marginax.elimination.planner import make_plan
 from marginax.elimination.semiring import SUM
 from marginax.graph.factors import Evaluated, in_batch_shape
-from marginax.graph.recurrence import Recurrence, at, back
+from marginax.graph.recurrence import Recurrence
 from marginax.marginal.prepared import Prepared
 
 
@@ -41,11 +42,11 @@ class StepProblem:
     """Messages; or, of a head, everything before it."""
     own: list[Factor]
     """The factors of the step, in the order of the program."""
-    variables: Mapping[str, str]
-    """The scan's variables, and their names in this step."""
-    home: Mapping[str, frozenset[str]]
-    sizes: Mapping[str, int]
-    axes: tuple[str, ...]
+    variables: Mapping[str, Axis]
+    """The scan's variables, each as the axis that it is in this step."""
+    home: Mapping[Axis, frozenset[Axis]]
+    sizes: Mapping[Axis, int]
+    axes: tuple[Axis, ...]
     """The time axis, of those that are alike."""
 
 
@@ -93,8 +94,9 @@ def one_step_ahead(prepared: Prepared, key: object = None) -> dict[str, Array]:
     for factor in evaluated.factors:
         if factor.variables or not prepared.is_observation(factor.name):
             continue
-        if graph.places[factor.name].time is None and prepared.sites[factor.name].series:
-            found[factor.name] = graph.elementwise(factor.name, prepared.values)
+        place = graph.places[factor.name]
+        if place.time is None and prepared.sites[place.density].series:
+            found[place.density] = graph.elementwise(place.density, prepared.values)
     return found
 
 
@@ -149,7 +151,7 @@ def step_problems(
         name
         for r in graph.captured.recurrences[position:]
         for v in r.variables.values()
-        for name in (*r.single(v), *r.names(v))
+        for name in (*r.single(v), *r.alike(v))
     }
     heads: list[list[Factor]] = [[] for _ in range(recurrence.heads)]
     alike, outside = [], []
@@ -171,7 +173,7 @@ def step_problems(
     problems = []
     past = list(known)
     for t, own in enumerate(heads):
-        names = {v: at(v, t) for v in recurrence.variables.values()}
+        names = {v: At(v, t) for v in recurrence.variables.values()}
         problems.append(StepProblem(list(past), own, names, graph.home, graph.sizes, ()))
         past += own
     if recurrence.length:
@@ -192,31 +194,31 @@ def _of_steps_alike(
     variables too are handed on from step to step, as variables that stay what they are.
     """
     graph, time = prepared.graph, recurrence.time
-    own = {n for v in recurrence.variables.values() for n in recurrence.names(v)}
+    own = {n for v in recurrence.variables.values() for n in recurrence.alike(v)}
     shared = [v for v in dict.fromkeys(v for f in alike for v in f.variables) if v not in own]
     chain = next(c for c in graph.chains if c.time == time)
     chain = replace(
         chain,
-        later={**chain.later, **{back(v, 0): back(v, 1) for v in shared}},
-        first={**chain.first, **{back(v, 1): v for v in shared}},
-        last={**chain.last, **{back(v, 1): at(v, recurrence.series.length) for v in shared}},
+        later={**chain.later, **{Back(v, 0): Back(v, 1) for v in shared}},
+        first={**chain.first, **{Back(v, 1): v for v in shared}},
+        last={**chain.last, **{Back(v, 1): At(v, recurrence.series.length) for v in shared}},
     )
     home, sizes = dict(graph.home), dict(graph.sizes)
     scales = dict(setting.variable_scales)
     stays = []
     for v in shared:
-        for name in (back(v, 0), back(v, 1), at(v, recurrence.series.length)):
+        for name in (Back(v, 0), Back(v, 1), At(v, recurrence.series.length)):
             home[name], sizes[name], scales[name] = (
                 graph.home[v] | {time},
                 sizes[v],
                 scales.get(v, ()),
             )
-        home[at(v, recurrence.series.length)] = graph.home[v]
-        plates = (time, *sorted(graph.home[v]))
+        home[At(v, recurrence.series.length)] = graph.home[v]
+        plates = (time, *sorted_axes(graph.home[v]))
         same = jnp.where(jnp.eye(sizes[v], dtype=bool), 0.0, -jnp.inf)
         table = same.reshape((1,) * len(plates) + same.shape)
-        stays.append(Factor(f"{v} stays", plates, (back(v, 1), back(v, 0)), table, scales[v]))
-    now = {v: back(v, 0) for v in shared}
+        stays.append(Factor(f"{v} stays", plates, (Back(v, 1), Back(v, 0)), table, scales[v]))
+    now = {v: Back(v, 0) for v in shared}
     named = [
         replace(f, variables=tuple(now.get(v, v) for v in f.variables)) for f in (*stays, *alike)
     ]
@@ -231,7 +233,7 @@ def _of_steps_alike(
     return StepProblem(
         [*messages, *named[: len(stays)]],
         named[len(stays) :],
-        {v: back(v, 0) for v in recurrence.variables.values()},
+        {v: Back(v, 0) for v in recurrence.variables.values()},
         {v: plates | {time} for v, plates in home.items()},
         sizes,
         (time,),
@@ -280,5 +282,5 @@ def _marginals(
     return dict(zip(problem.variables, shares, strict=True)), value
 
 
-def _plan(problem: StepProblem, factors: Sequence[Factor], plate_sizes: Mapping[str, int]) -> Plan:
+def _plan(problem: StepProblem, factors: Sequence[Factor], plate_sizes: Mapping[Axis, int]) -> Plan:
     return make_plan([term_of(f) for f in factors], problem.sizes, plate_sizes, problem.home)

@@ -46,7 +46,7 @@ def plate_axes(graph: FactorGraph) -> tuple[PlateAxis, ...]:
             if axis < 0 or value.shape[axis] != frame.size:
                 continue
             fed_by, mixed_by = _feeding(program, value, axis, names)
-            found[PlateAxis(place.density, frame.name, fed_by, mixed_by)] = None
+            found[PlateAxis(place.density, str(place.axis(frame)), fed_by, mixed_by)] = None
     return tuple(found)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from marginax.blocks.blocked import in_blocks
 from marginax.density.parameters import invalid
 from marginax.density.validate import check_value
+from marginax.elimination.axes import Axis, Name
 from marginax.elimination.factor import Factor
 from marginax.elimination.plan import Advance, Eliminate, Plan
 from marginax.elimination.planner import make_plan
@@ -109,7 +110,7 @@ class Prepared:
                 f"raise memory_limit= of marginalize.\n\n{table}"
             )
 
-    def is_observation(self, factor: str) -> bool:
+    def is_observation(self, factor: Name) -> bool:
         """Whether a factor is the log density of something observed, or part of it."""
         site = self.sites.get(self.graph.places[factor].density)
         return site is not None and site.is_observed and not site.is_auxiliary
@@ -118,7 +119,7 @@ class Prepared:
         """The largest array that the plan names; of plates in blocks, one element."""
         sizes = self.graph.plate_sizes
 
-        def elements(count: int, plates: Iterable[str]) -> int:
+        def elements(count: int, plates: Iterable[Axis]) -> int:
             return count // math.prod(sizes[p] for p in plates if sizes[p] in self.sizes_in_blocks)
 
         counts = [self.graph.elements(term.name) for term in self.plan.terms]

@@ -19,6 +19,7 @@ from jax.extend import core as jex_core
 
 from marginax.blocks.blocked import blocks_of, in_blocks
 from marginax.density.supports import beyond_the_cut
+from marginax.elimination.axes import At, Axis, Back
 from marginax.elimination.contract import contract
 from marginax.elimination.factor import Factor
 from marginax.elimination.outside import outside_messages
@@ -27,7 +28,7 @@ from marginax.elimination.planner import make_plan
 from marginax.elimination.semiring import ENTROPY, MAX, SUM, Semiring, sample_semiring
 from marginax.errors import ModelError
 from marginax.graph.factors import Evaluated, in_batch_shape, several
-from marginax.graph.recurrence import Recurrence, at, back
+from marginax.graph.recurrence import Recurrence
 from marginax.graph.sites import Site
 from marginax.marginal.filtering import as_series, in_order, predictive
 from marginax.marginal.prepared import Prepared
@@ -67,7 +68,7 @@ def blocks_of_plates(prepared: Prepared) -> dict[str, int]:
         dict(prepared.values),
     )
     sizes = prepared.graph.plate_sizes
-    return {plate: found[size] for plate, size in sizes.items() if size in found}
+    return {str(plate): found[size] for plate, size in sizes.items() if size in found}
 
 
 def log_total(
@@ -183,22 +184,22 @@ def _tilts(
     sites = [graph.variables[name] for name in scope]
     frames = {frame.name: frame for site in sites for frame in several(site.plates)}
     plates = tuple(frame.name for frame in sorted(frames.values(), key=lambda frame: frame.dim))
-    named = [(scope, plates)]
+    named: list[tuple[tuple[Axis, ...], tuple[Axis, ...]]] = [(scope, plates)]
     if recurrence is not None:
         inside = recurrence.variables.values()
         named = [
-            (tuple(at(v, t) if v in inside else v for v in scope), plates)
+            (tuple(At(v, t) if v in inside else v for v in scope), plates)
             for t in range(recurrence.heads)
         ]
         if recurrence.length:
-            now = tuple(back(v, 0) if v in inside else v for v in scope)
+            now = tuple(Back(v, 0) if v in inside else v for v in scope)
             named.append((now, (recurrence.time, *plates)))
     tilts = []
     for variables, axes in named:
         shape = (*(graph.plate_sizes[p] for p in axes), *(graph.sizes[v] for v in variables))
         # A factor of two variables stands where the one that is further inside stands.
         scales = max((evaluated.variable_scales.get(v, ()) for v in variables), key=len)
-        name = f"tilt of {' and '.join(variables)}"
+        name = f"tilt of {' and '.join(map(str, variables))}"
         tilts.append(Factor(name, axes, variables, jnp.zeros(shape, dtype), scales))
     return tilts
 
@@ -339,11 +340,11 @@ def pointwise(prepared: Prepared, key: Any = None) -> dict[str, Array]:
         if place.time is not None:
             steps.setdefault(place.density, []).append(predictive(factor, messages[i]))
         elif factor.variables:
-            ndim = len(prepared.sites[factor.name].batch_shape)
+            ndim = len(prepared.sites[place.density].batch_shape)
             value = predictive(factor, messages[i])
-            found[factor.name] = in_batch_shape(value, place.plates, ndim)
+            found[place.density] = in_batch_shape(value, place.plates, ndim)
         else:
-            found[factor.name] = graph.elementwise(factor.name, prepared.values)
+            found[place.density] = graph.elementwise(place.density, prepared.values)
     for name, parts in steps.items():
         time = next(p.time for p in graph.places.values() if p.density == name)
         recurrence = next(r for r in graph.captured.recurrences if r.time == time)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from marginax.elimination.axes import Axis
 from marginax.elimination.contract import Contracted, contract
 from marginax.elimination.factor import Factor
 from marginax.elimination.plan import Plan, term_of
@@ -29,10 +30,10 @@ from marginax.elimination.semiring import SUM
 class Names:
     """What a plan is made from beside the factors; see `make_plan`."""
 
-    sizes: Mapping[str, int]
-    plate_sizes: Mapping[str, int]
-    home: Mapping[str, frozenset[str]]
-    keep: frozenset[str]
+    sizes: Mapping[Axis, int]
+    plate_sizes: Mapping[Axis, int]
+    home: Mapping[Axis, frozenset[Axis]]
+    keep: frozenset[Axis]
     """Variables that stay: what is expected given their values."""
 
     def plan(self, factors: Iterable[Factor]) -> Plan:

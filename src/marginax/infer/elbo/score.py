@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from marginax.elimination.axes import Axis, Name
 from marginax.elimination.factor import Factor
 from marginax.errors import ModelError
 from marginax.graph.capture import check_plates
@@ -54,10 +55,10 @@ class Score(NamedTuple):
 class Tracked:
     """The axes of size one that follow drawn sites through an elimination."""
 
-    of_factor: Mapping[str, Along]
-    owners: Mapping[str, str]
+    of_factor: Mapping[Name, Along]
+    owners: Mapping[Axis, str]
     """The site of each axis."""
-    home: Mapping[str, frozenset[str]]
+    home: Mapping[Axis, frozenset[Axis]]
     """The plates of each axis."""
 
     def mark(self, factor: Factor) -> Factor:
@@ -109,11 +110,11 @@ def track(
     axes = {_axis(site, frozenset()): (site, frozenset[str]()) for site in drawn}
     for found in of_factor.values():
         axes |= {_axis(site, plates): (site, plates) for site, plates in found.items()}
-    owners = {axis: site for axis, (site, _) in axes.items()}
+    owners: dict[Axis, str] = {axis: site for axis, (site, _) in axes.items()}
     return Tracked(of_factor, owners, {axis: plates for axis, (_, plates) in axes.items()})
 
 
-def _directly(graph: FactorGraph, factor: str, drawn: Mapping[str, Site]) -> Along:
+def _directly(graph: FactorGraph, factor: Name, drawn: Mapping[str, Site]) -> Along:
     place = graph.places[factor]
     key = ("log_density", place.density)
     dependence, ndim = graph.captured.dependence[key], len(graph.captured.output_shapes[key])
@@ -142,7 +143,7 @@ def _with_ancestors(direct: Along, above: Mapping[str, Along]) -> Along:
     return found
 
 
-def summed_to(factor: Factor, plates: tuple[str, ...], plate_sizes: Mapping[str, int]) -> Array:
+def summed_to(factor: Factor, plates: tuple[Axis, ...], plate_sizes: Mapping[Axis, int]) -> Array:
     """The sum over all plates but some, which become the axes (of size one where it is the same)."""
     gone = tuple(i for i, plate in enumerate(factor.plates) if plate not in plates)
     repeats = 1
@@ -160,7 +161,7 @@ def scores(
     log_q: Mapping[str, Factor],
     costs: Sequence[Factor],
     tracked: Tracked,
-    plate_sizes: Mapping[str, int],
+    plate_sizes: Mapping[Axis, int],
 ) -> dict[str, Score]:
     """The score of each drawn site.
 

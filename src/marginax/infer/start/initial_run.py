@@ -15,9 +15,7 @@ from marginax.graph.sites import seen_in
 from marginax.infer.known import KnownModel, know
 from marginax.infer.start.initialization import InitStrategy, initial_value
 from marginax.language import handlers
-from marginax.language.stack import Message, apply_stack, is_point_mass, isolated, statement
-
-BESIDE = " (beside its value)"
+from marginax.language.stack import Message, is_point_mass, isolated
 
 
 class _WholePlates(handlers.Messenger):
@@ -80,7 +78,7 @@ def initial_trace(
     key : PRNG key
         For random strategies.
     beside : callable, optional
-        A function of a site and its value; its results are recorded, too, under the site's name with `BESIDE`.
+        A function of a site and its value; its results are recorded, too, as the message's ``"beside"``.
 
     Returns
     -------
@@ -105,7 +103,7 @@ def initial_trace(
         value = initial_value(strategy, site)
         chosen.append(name)
         if beside is not None:
-            state(name + BESIDE, beside(site, value), placed)
+            site["beside"] = beside(site, value)
         return value
 
     seeded: Any = handlers.seed(known.model, rng_seed=key)
@@ -118,13 +116,8 @@ def initial_trace(
             lambda: handlers.trace(placed).get_trace(*known.args, **known.kwargs)
         )
     first = seen_in(known.sites)
-    again = {name: one for name, one in seen_of(trace).items() if not name.endswith(BESIDE)}
+    again = seen_of(trace)
     if known.is_local:  # the sizes of plates are others: which sites there are is compared
         again = {name: first.get(name, one) for name, one in again.items()}
     refuse_changes(first, again)
     return trace, list(dict.fromkeys(chosen))
-
-
-def state(name: str, value: Any, outside: handlers.Messenger) -> None:
-    """Give a value to the handlers outside of one that is at work; of a scan it becomes a series."""
-    apply_stack(statement("deterministic", name, value=value), outside)

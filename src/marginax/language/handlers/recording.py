@@ -59,7 +59,7 @@ class trace(Messenger):
 
     def differing(self, msg: Message) -> dict[str, Any]:
         """What of a site stated in a scan is kept for every step: arrays, or trees of them, by key of the message."""
-        kept = {"value": msg["value"]}
+        kept = {key: msg[key] for key in ("value", "beside") if key in msg}
         return kept | {"fn": msg["fn"]} if msg["type"] == "sample" else kept
 
 
