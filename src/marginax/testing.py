@@ -157,8 +157,9 @@ def brute_force(
             if msg["type"] == "sample":
                 if msg["scale"] is not None:
                     raise ModelError(
-                        f"site '{name}': it is scaled, and the oracle knows no scales; they "
-                        "multiply after elimination, so the density is no sum of joint densities."
+                        "it is scaled, and the oracle knows no scales; they multiply after elimination, so "
+                        "the density is no sum of joint densities.",
+                        site=name,
                     )
                 total = total + jnp.sum(_log_prob(msg["fn"], jnp.asarray(msg["value"])))
                 if name in variables:

@@ -275,3 +275,25 @@ def test_inside_of_a_trace_nothing_is_taken_for_known() -> None:
         m.log_density({"p": 0.3}, DATA, world)
     for world.shift in (0.0, 0.25, 1.0):
         np.testing.assert_allclose(shifted(world.shift), by_hand(world), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fn", "value"),
+    [
+        (lambda: dist.Binomial(jnp.array(-1), 0.5), 0),
+        (lambda: dist.Uniform(jnp.array(0.0), jnp.asarray(0.0)), 1.0),
+        (lambda: dist.Delta(jnp.asarray(np.zeros(2))), np.ones(2)),
+    ],
+)
+def test_a_constant_that_the_first_run_does_not_know_is_not_known_to_a_record_of_statements_either(
+    fn: Callable[[], Any], value: Any
+) -> None:
+    def model() -> None:
+        mx.sample("x", fn(), obs=value)
+
+    m = mx.marginalize(model)
+    assert np.all(m.log_density({}) == -np.inf)
+    while list(recognition._known):
+        recognition._known.forget()
+    assert np.all(m.log_density({}) == -np.inf)
+    assert np.all(m.log_density({}) == -np.inf)

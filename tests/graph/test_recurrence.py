@@ -159,7 +159,9 @@ def test_values_of_all_steps_outside_of_the_scan_are_refused():
         with mx.plate("time", 5):
             mx.sample("y", dist.Normal(1.0 * zs, 1.0), obs=YS)
 
-    refused(model, "site 'y' stands outside of the scan that states 'z'.*in the body of the scan")
+    refused(
+        model, "site 'y': it stands outside of the scan that states 'z'.*in the body of the scan"
+    )
 
 
 def test_a_function_of_all_steps_is_refused():
@@ -171,7 +173,7 @@ def test_a_function_of_all_steps_is_refused():
         _, zs = mx.scan(step, 0, None, length=5)
         mx.sample("y", dist.Normal(jnp.sum(zs), 1.0), obs=0.0)
 
-    refused(model, "site 'y' stands outside of the scan that states 'z'")
+    refused(model, "site 'y': it stands outside of the scan that states 'z'")
 
 
 def test_a_scan_over_all_steps_of_another_is_refused():
@@ -215,7 +217,7 @@ def test_a_loop_over_the_values_of_all_steps_is_refused(loop: str):
 
             mx.scan(second, 0, (zs, YS))
 
-    refused(model, "site 'y' stands outside of the scan that states 'z'")
+    refused(model, "site 'y': it stands outside of the scan that states 'z'")
 
 
 def test_a_scan_inside_of_a_jitted_function_is_refused():

@@ -194,7 +194,7 @@ def test_a_name_used_twice_is_refused():
         for _ in range(2):
             mx.sample("x", NORMAL)
 
-    with pytest.raises(mx.ModelError, match="site 'x' is stated twice; give every"):
+    with pytest.raises(mx.ModelError, match="site 'x': it is stated twice; give every"):
         mx.handlers.trace(seeded(model)).get_trace()
 
 

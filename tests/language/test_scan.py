@@ -245,7 +245,7 @@ def test_names_are_unique_in_and_beside_a_scan():
         walk(YS)
         mx.sample("x", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(mx.ModelError, match="site 'x' is stated twice"):
+    with pytest.raises(mx.ModelError, match="site 'x': it is stated twice"):
         traced(twice)
 
 

@@ -62,7 +62,7 @@ def test_plate_elements_that_talk_to_each_other(name: str) -> None:
 
     refused(
         model,
-        f"site 'x' in the plate 'data' depends on more than its own element of 'z': .*{words}",
+        f"site 'x': in the plate 'data' it depends on more than its own element of 'z': .*{words}",
     )
     refused(model, "write the dependence without a plate")
 
@@ -74,7 +74,7 @@ def test_plate_elements_that_talk_through_another_variable() -> None:
             w = mx.sample("w", dist.Bernoulli(0.3 + 0.2 * jnp.flip(z)))
             mx.sample("x", dist.Normal(1.0 * w, 1.0), obs=DATA)
 
-    refused(model, "site 'w' in the plate 'data' depends on more than its own element of 'z'")
+    refused(model, "site 'w': in the plate 'data' it depends on more than its own element of 'z'")
 
 
 def test_rows_that_are_read_as_columns() -> None:
@@ -95,7 +95,7 @@ def test_a_site_outside_of_a_plate_that_reads_a_variable_inside(size: int) -> No
             z = mx.sample("z", dist.Bernoulli(0.5))
         mx.sample("x", dist.Normal(1.0 * z.sum(), 1.0), obs=1.0)
 
-    words = rf"site 'x' depends on 'z', which lives in the plate 'data' of size {size}, but stands outside"
+    words = rf"site 'x': it depends on 'z', which lives in the plate 'data' of size {size}, but stands outside"
     refused(model, words)
     refused(model, "Move 'x' into the plate, or take 'z' out of it")
 
@@ -328,7 +328,7 @@ def test_the_same_name_twice() -> None:
         mx.sample("z", dist.Bernoulli(0.5))
         mx.sample("z", dist.Bernoulli(0.5))
 
-    refused(model, "site 'z' is stated twice")
+    refused(model, "site 'z': it is stated twice")
 
 
 def test_a_density_that_is_nan_names_the_site_and_where() -> None:

@@ -27,8 +27,10 @@ def refuse_masked(what: str, value: Any) -> None:
     mask = np.ma.getmaskarray(value)
     if mask.dtype.names is not None or mask.any():
         raise ModelError(
-            f"{what} is a masked array with {int(np.sum(mask)) if mask.dtype == bool else 'some'} of {value.size} "
-            "elements masked, and the numbers under the mask would be taken for data. Give it without its mask, and "
-            "say to the site which elements there are: obs=array.filled(0.0), with any number in the support, and "
-            "obs_mask=~np.ma.getmaskarray(array)."
+            f"{what} is a masked array with {int(np.sum(mask)) if mask.dtype == bool else 'some'} of "
+            f"{value.size} elements masked, and the numbers under the mask would be taken for data.",
+            advice=(
+                "Give it without its mask, and say to the site which elements there are: obs=array.filled(0.0), "
+                "with any number in the support, and obs_mask=~np.ma.getmaskarray(array)."
+            ),
         )

@@ -116,7 +116,10 @@ def _some(array: np.ndarray) -> np.ndarray:
 def _refuse(what: str, number: Any, narrow: np.dtype) -> None:
     limit = (np.iinfo if narrow.kind in "iu" else np.finfo)(narrow).max
     raise ModelError(
-        f"{what}: it has the number {number}, which does not fit into {narrow}, the type that JAX makes of it (the "
-        f"largest is {limit}). Compute with 64 bits, {_DOUBLE}; or, where it is no index, give it as a floating "
-        "number or subtract a constant."
+        f"{what}: it has the number {number}, which does not fit into {narrow}, the type that JAX makes of it "
+        f"(the largest is {limit}).",
+        advice=(
+            f"Compute with 64 bits, {_DOUBLE}; or, where it is no index, give it as a floating number or subtract "
+            "a constant."
+        ),
     )

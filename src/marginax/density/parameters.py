@@ -119,8 +119,9 @@ def invalid(found: Mapping[str, Mapping[Parameter, Any]]) -> ModelError | None:
             if not np.asarray(valid).all():  # not np.all, which would compile a program
                 what = f"'{parameter.name}' of {parameter.distribution}"
                 return ModelError(
-                    f"site '{site}': the parameter {what} is not {parameter.demand} for some values of what it "
-                    f"depends on. {parameter.advice}"
+                    f"the parameter {what} is not {parameter.demand} for some values of what it depends on.",
+                    site=site,
+                    advice=parameter.advice,
                 )
     return None
 

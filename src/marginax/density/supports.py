@@ -118,8 +118,8 @@ def find_support(
         return None, reason
     if len(found.values) == 0:
         raise ModelError(
-            f"site '{name}': {kind} has an empty support (no categories); is the number of "
-            "components zero?"
+            f"{kind} has an empty support (no categories); is the number of components zero?",
+            site=name,
         )
     if not components:
         return found, ""
@@ -175,13 +175,15 @@ def _of_component(
     if stated is not None:
         if base.event_dim > 0 or not _is_integer(constraint):
             raise ModelError(
-                f"site '{name}': infer={{'support': ...}} is a range of whole numbers, which {kind} "
-                "does not have; leave it out."
+                f"infer={{'support': ...}} is a range of whole numbers, which {kind} does not have; leave it "
+                "out.",
+                site=name,
             )
         if (low is not None and stated[1] < low) or (high is not None and stated[0] > high):
             raise ModelError(
-                f"site '{name}': infer={{'support': {stated}}} has no value that {kind} can take, "
-                f"which is from {low} to {high}."
+                f"infer={{'support': {stated}}} has no value that {kind} can take, which is from {low} to "
+                f"{high}.",
+                site=name,
             )
         first = stated[0] if low is None else max(low, stated[0])
         last = stated[1] if high is None else min(high, stated[1])

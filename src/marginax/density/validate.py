@@ -74,28 +74,31 @@ def _check_distribution(name: str, fn: Any) -> None:
             continue
         if 0 in getattr(value, "shape", ()):
             raise ModelError(
-                f"site '{name}': the parameter '{parameter}' of {kind} is empty, shape "
-                f"{value.shape}; is the number of components zero?"
+                f"the parameter '{parameter}' of {kind} is empty, shape {value.shape}; is the number of "
+                "components zero?",
+                site=name,
             )
         if not is_concrete(value) or not _is_numeric(value):
             continue
         check_narrowing(f"site '{name}': the parameter '{parameter}' of {kind}", value)
         if not getattr(constraint, "is_discrete", False) and np.isnan(np.asarray(value)).any():
-            raise ModelError(f"site '{name}': the parameter '{parameter}' of {kind} has NaN.")
+            raise ModelError(f"the parameter '{parameter}' of {kind} has NaN.", site=name)
         # What is known is what somebody wrote: there even the edges are refused, but for logits.
         strict = is_fixed(constraint) and not is_log_odds(fn, parameter)
         valid = holds(fn, parameter, np.asarray(value))
         if (strict and not satisfies(constraint, value)) or not (valid is None or np.all(valid)):
             raise ModelError(
-                f"site '{name}': the parameter '{parameter}' of {kind} is {_show(value)}, "
-                f"which is not {demand(fn, parameter)}."
+                f"the parameter '{parameter}' of {kind} is {_show(value)}, which is not "
+                f"{demand(fn, parameter)}.",
+                site=name,
             )
     if has_bounds(fn) and is_concrete((vars(fn)["low"], vars(fn)["high"])):
         low, high = np.asarray(vars(fn)["low"]), np.asarray(vars(fn)["high"])
         if not np.all(bounds_hold(fn, low, high)):
             raise ModelError(
-                f"site '{name}': the parameters 'low' and 'high' of {kind} are {_show(low)} and "
-                f"{_show(high)}; 'high' is not {BOUNDS}."
+                f"the parameters 'low' and 'high' of {kind} are {_show(low)} and {_show(high)}; 'high' is not "
+                f"{BOUNDS}.",
+                site=name,
             )
     for component in components(fn):  # a mixture's, say
         _check_distribution(name, component)
@@ -107,7 +110,7 @@ def check_observed(msg: Message) -> None:
         return
     name, value = msg["name"], np.asarray(msg["value"])
     if value.dtype.kind == "c":
-        raise ModelError(f"site '{name}': the observed value is complex, but the site is real.")
+        raise ModelError("the observed value is complex, but the site is real.", site=name)
     if not _is_numeric(value):
         return
     if is_masked(msg["fn"]):
@@ -125,16 +128,20 @@ def check_observed_numbers(name: str, value: np.ndarray, support: Any) -> None:
         where = np.argwhere(np.isnan(value))
         first = ", ".join(str(i) for i in where[0]) or "()"
         raise ModelError(
-            f"site '{name}': the observed value has NaN in {len(where)} of {value.size} places, the "
-            f"first at index {first}. Drop those rows, or say that they are missing: "
-            "obs_mask=~jnp.isnan(data), with the NaN replaced by any number in the support."
+            f"the observed value has NaN in {len(where)} of {value.size} places, the first at index {first}.",
+            site=name,
+            advice=(
+                "Drop those rows, or say that they are missing: obs_mask=~jnp.isnan(data), with the NaN replaced "
+                "by any number in the support."
+            ),
         )
     if support is None or not is_fixed(support):
         return
     if not satisfies(support, value):
         raise ModelError(
-            f"site '{name}': the observed value {_show(value)} lies outside of the support of its "
-            f"distribution, which is {describe(support)}."
+            f"the observed value {_show(value)} lies outside of the support of its distribution, which is "
+            f"{describe(support)}.",
+            site=name,
         )
 
 
@@ -156,11 +163,11 @@ def check_value(name: str, constraint: Any, value: Any, source: str) -> None:
         return
     array = np.asarray(value)
     if array.dtype.kind == "f" and np.isnan(array).any():
-        raise ModelError(f"site '{name}': {source} has NaN: {_show(array)}.")
+        raise ModelError(f"{source} has NaN: {_show(array)}.", site=name)
     known = constraint is not None and is_fixed(constraint)
     if known and array.size and not satisfies(constraint, array):
         raise ModelError(
-            f"site '{name}': {source} is {_show(array)}, which is not {describe(constraint)}."
+            f"{source} is {_show(array)}, which is not {describe(constraint)}.", site=name
         )
 
 

@@ -219,9 +219,10 @@ def _parts(
     if isinstance(scope, Mixed):
         stated = " and ".join(f"'{v}'" for v in sorted_axes(scope.variables))
         raise ModelError(
-            f"site '{name}' stands outside of the scan that states {stated}, but depends on it at every step: on "
-            "what the scan returns for all steps. State it in the body of the scan, or use only what is carried "
-            "in the end."
+            f"it stands outside of the scan that states {stated}, but depends on it at every step: "
+            "on what the scan returns for all steps.",
+            site=name,
+            advice="State it in the body of the scan, or use only what is carried in the end.",
         )
 
     if not isinstance(scope, frozenset) or recurrence is not None:  # its steps are told apart

@@ -155,8 +155,10 @@ def analysed(
     for variable, _ in series.values():
         if variable not in found_in:
             raise ModelError(
-                f"site '{variable}': its scan stands inside of another function of JAX (jit, cond, vmap), where its "
-                "steps cannot be told apart. Call mx.scan in the model itself; for many series write a plate around it."
+                "its scan stands inside of another function of JAX (jit, cond, vmap), where its steps cannot "
+                "be told apart.",
+                site=variable,
+                advice="Call mx.scan in the model itself; for many series write a plate around it.",
             )
     return Captured(
         jaxpr,
@@ -199,8 +201,9 @@ def _one_series(site: Site) -> Series:
     *inner, series = site.series
     if inner:
         raise ModelError(
-            f"site '{site.name}': it is discrete and stated in a scan inside of another scan. Discrete variables "
-            "are summed out along one time axis: make the inner steps a Python loop, or one scan of them all."
+            "it is discrete and stated in a scan inside of another scan. Discrete variables are summed out "
+            "along one time axis: make the inner steps a Python loop, or one scan of them all.",
+            site=site.name,
         )
     return series
 
@@ -302,11 +305,14 @@ def check_plates(
         for frame in site.plates:
             if frame.name not in own:
                 raise ModelError(
-                    f"site '{name}' depends on '{variable}', which lives in the plate "
-                    f"'{frame.name}' of size {frame.size}, but stands outside of that plate: it sees "
-                    "all elements at once, so they cannot be summed out one by one. Move "
-                    f"'{name}' into the plate, or take '{variable}' out of it"
-                    f"{all_at_once(variable, frame.size, site.support)}."
+                    f"it depends on '{variable}', which lives in the plate '{frame.name}' of size "
+                    f"{frame.size}, but stands outside of that plate: it sees all elements at once, so they "
+                    "cannot be summed out one by one.",
+                    site=name,
+                    advice=(
+                        f"Move '{name}' into the plate, or take '{variable}' out of "
+                        f"it{all_at_once(variable, frame.size, site.support)}."
+                    ),
                 )
             # The value of a scan's site may come from earlier steps.
             own_value = variable == name and not site.series
@@ -317,13 +323,16 @@ def check_plates(
                 cause = (
                     f"they are mixed by `{axis}`"
                     if isinstance(axis, str)
-                    else ("they arrive on another axis than the plate's")
+                    else "they arrive on another axis than the plate's"
                 )
                 raise ModelError(
-                    f"site '{name}' in the plate '{frame.name}' depends on more than its own element "
-                    f"of '{variable}': {cause} on the way. Elements of a plate must be "
-                    "independent. Use only elementwise steps and indexing by the variable's own "
-                    "value inside the plate, or write the dependence without a plate."
+                    f"in the plate '{frame.name}' it depends on more than its own element of "
+                    f"'{variable}': {cause} on the way. Elements of a plate must be independent.",
+                    site=name,
+                    advice=(
+                        "Use only elementwise steps and indexing by the variable's own value inside the plate, "
+                        "or write the dependence without a plate."
+                    ),
                 )
 
 

@@ -91,8 +91,11 @@ def _blamed(
     if name is None:
         return None
     return ModelError(
-        f"the model uses its argument {name} where Python needs numbers (a size, an `if`, `int()`, a boolean index), "
-        "but they are not known while it is traced: they come in batches, or through a jax.jit of yours. Pass what "
-        "it needs as an argument of its own, a Python number: model(y, num_classes=4). (In a call without batches "
-        f"and outside of jax.jit data are known.) JAX says: {str(error).splitlines()[0]}"
+        f"the model uses its argument {name} where Python needs numbers (a size, an `if`, `int()`, a boolean "
+        "index), but they are not known while it is traced: they come in batches, or through a jax.jit of "
+        "yours.",
+        advice=(
+            "Pass what it needs as an argument of its own, a Python number: model(y, num_classes=4). (In a call "
+            f"without batches and outside of jax.jit data are known.) JAX says: {str(error).splitlines()[0]}"
+        ),
     )

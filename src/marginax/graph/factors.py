@@ -231,8 +231,9 @@ class FactorGraph:
         value, site = outputs["scale", key], self.places[factor].density
         if value.variables:
             raise ModelError(
-                f"site '{site}': its handlers.scale depends on the discrete variable "
-                f"'{value.variables[0]}', which is summed out; a scale must be a number given everything else."
+                f"its handlers.scale depends on the discrete variable '{value.variables[0]}', which is summed "
+                "out; a scale must be a number given everything else.",
+                site=site,
             )
         shape = self.captured.output_shapes["scale", key]
         array = materialise(value, shape, value.constant).array
@@ -246,8 +247,9 @@ class FactorGraph:
             size != 1 and i - len(shape) not in dims for i, size in enumerate(shape)
         ):
             raise ModelError(
-                f"site '{site}': its handlers.scale has shape {shape}, whose dimensions are not "
-                "those of the plates around it; a scale may vary along plates only."
+                f"its handlers.scale has shape {shape}, whose dimensions are not those of the plates around "
+                "it; a scale may vary along plates only.",
+                site=site,
             )
         varying = [f for f in frames if -f.dim <= len(shape) and shape[f.dim] != 1]
         along = tuple(map(self.places[factor].axis, varying))
@@ -278,9 +280,7 @@ def _time_first(
 
 def support_of_variable(site: Site) -> np.ndarray:
     if site.support is None:
-        raise ModelError(
-            f"site '{site.name}': it is not enumerable: {site.not_enumerated_because}."
-        )
+        raise ModelError(f"it is not enumerable: {site.not_enumerated_because}.", site=site.name)
     return site.support
 
 

@@ -49,9 +49,9 @@ def log_density_of(msg: Message) -> LogDensity:
     """The log density of a sample site that has run."""
     if "given_steps" in msg["infer"]:
         raise ModelError(
-            f"site '{msg['name']}': a value is given for its first {msg['infer']['given_steps']} steps "
-            "only. That serves to run the model beyond them (Predictive); a density needs them all, or "
-            "fewer steps in the scan."
+            f"a value is given for its first {msg['infer']['given_steps']} steps only. That serves to run the "
+            "model beyond them (Predictive); a density needs them all, or fewer steps in the scan.",
+            site=msg["name"],
         )
     unmasked = kept = None
     try:
@@ -63,10 +63,11 @@ def log_density_of(msg: Message) -> LogDensity:
             array = log_prob(msg)
     except NotImplementedError as error:
         raise ModelError(
-            f"site '{msg['name']}': the log density of {distribution_name(msg['fn'])} cannot be computed: something "
-            f"that it is made of (a censored or truncated distribution needs the cdf) is missing in NumPyro"
-            f"{f', which says: {error}' if str(error) else ''}. Write a distribution that has it, or state the log "
-            "density yourself with mx.factor."
+            f"the log density of {distribution_name(msg['fn'])} cannot be computed: something that it is made "
+            "of (a censored or truncated distribution needs the cdf) is missing in "
+            f"NumPyro{f', which says: {error}' if str(error) else ''}.",
+            site=msg["name"],
+            advice="Write a distribution that has it, or state the log density yourself with mx.factor.",
         ) from error
     return LogDensity(
         array,

@@ -41,6 +41,7 @@ from marginax.graph.sites import (
     with_support,
 )
 from marginax.jaxpr.complement import with_complements
+from marginax.jaxpr.concrete import is_concrete
 from marginax.jaxpr.known_values import known_numbers
 from marginax.jaxpr.objects import written_out
 from marginax.jaxpr.same_program import ProgramKey, program_key
@@ -278,7 +279,8 @@ class BareRun:
         def flat(*values: Any) -> list[Any]:
             runs[:] = [_Run(self.filling)]
             runs[0].trace = {}
-            found = jex_core.jaxpr_as_fun(self.program)(*values)
+            computed = jex_core.jaxpr_as_fun(self.program)(*values)
+            found = [*map(_traced_like, self.traced, computed)]
             for msg in self.messages:
                 runs[0].postprocess_message(in_place_of(msg, self.traced, found))
             return parts.of(runs[0].trace)
@@ -289,6 +291,14 @@ class BareRun:
         with isolated(), numpyro_checks(False):
             traced = written_out(with_data_known(lambda: jax.make_jaxpr(flat)(*shapes)))
         return parts.record(runs[0], traced, is_compared=False)
+
+
+def _traced_like(traced: Any, found: Any) -> Any:
+    """A constant that the run did not know is not known here either: what is known is checked."""
+    if not is_concrete(found) or jnp.issubdtype(traced.dtype, jax.dtypes.prng_key):
+        return found
+    number = np.asarray(found)
+    return jnp.asarray(number.item() if traced.weak_type else number.astype(traced.dtype))
 
 
 def bare_run(
@@ -390,7 +400,8 @@ def _jacobians(trace: Mapping[str, Message]) -> dict[str, LogDensity]:
     }
     for name in found.keys() & trace.keys():
         raise ModelError(
-            f"site '{name}': its name is that of a factor that comes with a transform; give it another."
+            "its name is that of a factor that comes with a transform; give it another.",
+            site=name,
         )
     return found
 

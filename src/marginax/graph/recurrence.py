@@ -198,8 +198,8 @@ def _of_scan(
             names = ", ".join(f"'{v}'" for v in sorted_axes(_stated(_axes(argument))))
             mine = ", ".join(f"'{v}'" for v in variables.values())
             raise ModelError(
-                f"the scan that states {mine} depends on {names} at all steps of another scan. Pass on what that "
-                "one carries in the end, or state both in one body."
+                f"the scan that states {mine} depends on {names} at all steps of another scan.",
+                advice="Pass on what that one carries in the end, or state both in one body.",
             )
 
     def outside(i: int) -> Scope:
@@ -284,10 +284,11 @@ def _never_forgets(series: Series, carry: int, variable: Axis) -> ModelError:
     known = carry < len(series.carried)
     what = series.carried[carry] if known else f"value number {carry}"
     return ModelError(
-        f"site '{variable}': what is carried in {what} never forgets it: it depends on the values of '{variable}' at "
-        "all steps before, so that the exact sum is over all series. Carry only the last values, `return z, None` or "
-        "`return (z, z_before), None` (each by itself: what is carried in one array counts as one value), or make "
-        "what is needed (a duration, a count) part of a larger discrete state. A carry that is kept where a step does "
-        "not count, `jnp.where(counts, z, z_before)`, never forgets either: fall back on a constant, "
-        "`jnp.where(counts, z, start)`, if the steps that do not count come first."
+        f"what is carried in {what} never forgets it: it depends on the values of '{variable}' at all steps "
+        "before, so that the exact sum is over all series. Carry only the last values, `return z, None` or "
+        "`return (z, z_before), None` (each by itself: what is carried in one array counts as one value), or "
+        "make what is needed (a duration, a count) part of a larger discrete state. A carry that is kept "
+        "where a step does not count, `jnp.where(counts, z, z_before)`, never forgets either: fall back on a "
+        "constant, `jnp.where(counts, z, start)`, if the steps that do not count come first.",
+        site=str(variable),
     )

@@ -161,8 +161,9 @@ def as_jax_arrays(arguments: Any) -> Any:
         name = argument_name(path)
         if isinstance(leaf, Iterator):
             raise ModelError(
-                f"the model's argument {name} is a {type(leaf).__name__}, which can be gone through but once, and a "
-                "model is run more than once. Make a list of it: list(rows)."
+                f"the model's argument {name} is a {type(leaf).__name__}, which can be gone through but once, "
+                "and a model is run more than once.",
+                advice="Make a list of it: list(rows).",
             )
         refuse_masked(f"the model's argument {name}", leaf)
         leaf = as_array(leaf, name)
@@ -371,7 +372,8 @@ def _check_batch_is_plates(
     for dim in range(-len(shape), 0):
         if shape[dim] != 1 and dim not in dims:
             raise ModelError(
-                f"site '{msg['name']}': it is discrete and latent with batch shape {shape}, but "
-                f"dimension {dim} of size {shape[dim]} belongs to no plate, so its elements cannot be "
-                f"summed out one by one. Write `with plate('name', {shape[dim]}):` around it."
+                f"it is discrete and latent with batch shape {shape}, but dimension {dim} of size "
+                f"{shape[dim]} belongs to no plate, so its elements cannot be summed out one by one.",
+                site=msg["name"],
+                advice=f"Write `with plate('name', {shape[dim]}):` around it.",
             )

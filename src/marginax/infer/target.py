@@ -71,9 +71,11 @@ class Target:
             for name, slope in gradient.items():
                 if not jnp.isfinite(slope).all():
                     return ModelError(
-                        f"site '{name}': the log density is {value:.6g}, but its derivative in this "
-                        "site is not finite. Look for a function with an infinite derivative, such "
-                        "as sqrt or abs at zero."
+                        f"the log density is {value:.6g}, but its derivative in this site is not finite.",
+                        site=name,
+                        advice=(
+                            "Look for a function with an infinite derivative, such as sqrt or abs at zero."
+                        ),
                     )
         return diagnose(replace(self.prepared, values=position))
 
@@ -147,9 +149,10 @@ def target_of(known: KnownModel, memory_limit: int | None = None) -> Target:
     for name, site in sites.items():
         if site.is_free and site.is_discrete and site.support is None:
             raise ModelError(
-                f"site '{name}': it is a latent {site.distribution} that cannot be summed out "
-                f"({site.not_enumerated_because}), and gradient-based MCMC cannot move it. Give it a "
-                "finite support, or observe it."
+                f"it is a latent {site.distribution} that cannot be summed out "
+                f"({site.not_enumerated_because}), and gradient-based MCMC cannot move it.",
+                site=name,
+                advice="Give it a finite support, or observe it.",
             )
     if not continuous:
         raise ModelError(
@@ -162,8 +165,9 @@ def target_of(known: KnownModel, memory_limit: int | None = None) -> Target:
         for variable in prepared.graph.captured.dependence["value", name]:
             if variable in prepared.graph.variables:
                 raise ModelError(
-                    f"site '{name}': its support depends on the discrete variable '{variable}', which "
-                    "is summed out. Write it as a fixed support that is then moved and stretched."
+                    f"its support depends on the discrete variable '{variable}', which is summed out.",
+                    site=name,
+                    advice="Write it as a fixed support that is then moved and stretched.",
                 )
     return Target(prepared, continuous)
 

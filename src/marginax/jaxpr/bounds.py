@@ -54,10 +54,13 @@ class Beyond:
         """What to raise at a site."""
         by = ", ".join(f"'{v}'" for v in self.variables if not v.startswith(" ")) or "data"
         return ModelError(
-            f"site '{site}': an index that is computed from {by} is {self.index}, but the table that it chooses "
-            f"from has {self.size} rows (0 to {self.size - 1}). JAX would take another row instead. Give the table a "
-            f"row for every value, or say what is meant: table[jnp.minimum(index, {self.size - 1})], or "
-            'jnp.take(table, index, mode="clip").'
+            f"an index that is computed from {by} is {self.index}, but the table that it chooses from has "
+            f"{self.size} rows (0 to {self.size - 1}). JAX would take another row instead.",
+            site=site,
+            advice=(
+                "Give the table a row for every value, or say what is meant: "
+                f"table[jnp.minimum(index, {self.size - 1})], or jnp.take(table, index, mode='clip')."
+            ),
         )
 
 

@@ -122,10 +122,16 @@ class plate(Messenger):
         subsample_size = _positive_int(name, "subsample_size", subsample_size)
         if subsample_size > self.size:
             raise ModelError(
-                f"plate '{name}': subsample_size {subsample_size} is larger than its size {self.size}."
+                f"subsample_size {subsample_size} is larger than its size {self.size}.",
+                site=name,
+                kind="plate",
             )
         if dim is not None and dim >= 0:
-            raise ModelError(f"plate '{name}': dim must be negative (-1 is rightmost), not {dim}.")
+            raise ModelError(
+                f"dim must be negative (-1 is rightmost), not {dim}.",
+                site=name,
+                kind="plate",
+            )
         self._indices, frames = self._choose(subsample_size)
         self.subsample_size = int(self._indices.shape[0])
         taken = {frame.dim for frame in frames}
@@ -136,8 +142,10 @@ class plate(Messenger):
         elif dim in taken:
             other = next(frame.name for frame in frames if frame.dim == dim)
             raise ModelError(
-                f"plate '{name}': dim={dim} is taken by the plate '{other}' around it; choose "
-                "another, or leave dim out."
+                f"dim={dim} is taken by the plate '{other}' around it; choose "
+                "another, or leave dim out.",
+                site=name,
+                kind="plate",
             )
         self.dim = dim
         super().__init__(None)
@@ -157,18 +165,24 @@ class plate(Messenger):
         indices = jnp.asarray(msg["value"])
         if indices.ndim != 1 or not jnp.issubdtype(indices.dtype, jnp.integer):
             raise ModelError(
-                f"plate '{self.name}': the indices given for it must be a vector of integers, not "
-                f"{indices.dtype} of shape {indices.shape}."
+                f"the indices given for it must be a vector of integers, not "
+                f"{indices.dtype} of shape {indices.shape}.",
+                site=self.name,
+                kind="plate",
             )
         return indices, msg["cond_indep_stack"]
 
     def _draw_or_explain(self, size: int, subsample_size: int, rng_key: Any = None) -> Array:
         if rng_key is None:
             raise ModelError(
-                f"plate '{self.name}': drawing {subsample_size} of {size} elements needs a random "
-                "key. Run the model under handlers.seed (SVI does), or substitute the indices: "
-                f"handlers.substitute(model, data={{'{self.name}': indices}}). NUTS and exact "
-                "queries want the whole plate: leave subsample_size out."
+                f"drawing {subsample_size} of {size} elements needs a random key.",
+                site=self.name,
+                kind="plate",
+                advice=(
+                    "Run the model under handlers.seed (SVI does), or substitute the indices: "
+                    f"handlers.substitute(model, data={{'{self.name}': indices}}). NUTS and exact queries want "
+                    "the whole plate: leave subsample_size out."
+                ),
             )
         return _draw_indices(size, subsample_size, rng_key)
 
@@ -216,10 +230,13 @@ class plate(Messenger):
         msg["kwargs"]["sample_shape"] = ()
         if len(batch_shape) >= -self.dim and batch_shape[self.dim] not in (1, self.subsample_size):
             raise ModelError(
-                f"site '{msg['name']}': its distribution has batch shape {batch_shape}, which does "
-                f"not fit the plate '{self.name}' of size {self.subsample_size} (dim {self.dim}). "
-                "Give the plate the size of that dimension, index the parameters by the plate's "
-                "elements, or make the dimension part of the event with .to_event(1)."
+                f"its distribution has batch shape {batch_shape}, which does not fit the plate '{self.name}' "
+                f"of size {self.subsample_size} (dim {self.dim}).",
+                site=msg["name"],
+                advice=(
+                    "Give the plate the size of that dimension, index the parameters by the plate's elements, or "
+                    "make the dimension part of the event with .to_event(1)."
+                ),
             )
         padded = [1] * max(-self.dim - len(batch_shape), 0) + list(batch_shape)
         padded[self.dim] = self.subsample_size
@@ -256,8 +273,10 @@ def _positive_int(name: str, what: str, value: Any) -> int:
         ) from None
     if number < 1:
         raise ModelError(
-            f"plate '{name}': its {what} is {number}; a plate needs at least one element. Is the "
-            "data (or the number of components) empty?"
+            f"its {what} is {number}; a plate needs at least one element. Is the "
+            "data (or the number of components) empty?",
+            site=name,
+            kind="plate",
         )
     return number
 

@@ -85,9 +85,7 @@ def sample(
             f"marginax.distributions, not {type(fn).__name__}."
         )
     if not isinstance(sample_shape, tuple | list):
-        raise ModelError(
-            f"site '{name}': sample_shape must be a tuple, ({sample_shape!r},) perhaps."
-        )
+        raise ModelError(f"sample_shape must be a tuple, ({sample_shape!r},) perhaps.", site=name)
     infer = {} if infer is None else check_infer(name, infer)
     if obs is not None:
         obs = as_numbers(name, obs)
@@ -118,14 +116,15 @@ def check_infer(name: str, infer: Any) -> dict[str, Any]:
     """The ``infer`` options of a site as a new dictionary, checked."""
     if not isinstance(infer, Mapping):
         raise ModelError(
-            f"site '{name}': infer must be a dictionary such as {{'enumerate': 'parallel'}}, "
-            f"not {infer!r}."
+            f"infer must be a dictionary such as {{'enumerate': 'parallel'}}, not {infer!r}.",
+            site=name,
         )
     choice = infer.get("enumerate")
     if choice not in ENUMERATE_CHOICES:
         raise ModelError(
-            f"site '{name}': infer={{'enumerate': {choice!r}}} is not known; write 'parallel' or "
-            "'sequential' to sum the variable out, or None to leave it as it is."
+            f"infer={{'enumerate': {choice!r}}} is not known; write 'parallel' or 'sequential' to sum the "
+            "variable out, or None to leave it as it is.",
+            site=name,
         )
     return dict(infer)
 
@@ -149,8 +148,9 @@ def as_numbers(name: str, value: Any) -> Any:
         is_numeric = False
     if not is_numeric:
         raise ModelError(
-            f"site '{name}': its value must be an array of numbers, but it is a {what} "
-            f"({_shorten(value)}); convert it first, for example with np.asarray(value, dtype=float)."
+            f"its value must be an array of numbers, but it is a {what} ({_shorten(value)}); convert it "
+            "first, for example with np.asarray(value, dtype=float).",
+            site=name,
         )
     check_narrowing(f"site '{name}'", array)
     return array
@@ -176,8 +176,9 @@ def check_value_fits(msg: Message) -> None:
     actual = np.shape(msg["value"])
     if actual[max(len(actual) - fn.event_dim, 0) :] != tuple(fn.event_shape):
         raise ModelError(
-            f"site '{msg['name']}': its value has shape {actual}, which does not end in the event "
-            f"shape {tuple(fn.event_shape)} of its distribution; give one value for each element."
+            f"its value has shape {actual}, which does not end in the event shape {tuple(fn.event_shape)} of "
+            "its distribution; give one value for each element.",
+            site=msg["name"],
         )
     if not frames:
         return
@@ -190,10 +191,13 @@ def check_value_fits(msg: Message) -> None:
         plates = ", ".join(f"'{f.name}' of size {f.size}" for f in frames)
         kind = "observed value" if msg["is_observed"] else "value"
         raise ModelError(
-            f"site '{msg['name']}': the {kind} has shape {actual}, but the distribution inside the "
-            f"plates around it ({plates}) has shape {expected}. Make the plate as long as the data, "
-            "for example plate('data', len(data)), or move event dimensions into the distribution "
-            "with .to_event()."
+            f"the {kind} has shape {actual}, but the distribution inside the plates around it ({plates}) has "
+            f"shape {expected}.",
+            site=msg["name"],
+            advice=(
+                "Make the plate as long as the data, for example plate('data', len(data)), or move event "
+                "dimensions into the distribution with .to_event()."
+            ),
         )
 
 
@@ -208,7 +212,7 @@ def _sample_partly_observed(
 ) -> Any:
     obs_mask = jnp.asarray(as_numbers(name, obs_mask))
     if obs_mask.dtype != bool:
-        raise ModelError(f"site '{name}': obs_mask must be an array of booleans.")
+        raise ModelError("obs_mask must be an array of booleans.", site=name)
     seen, unseen = (masked(name, fn, kept) for kept in (obs_mask, ~obs_mask))
     observed = sample(f"{name}_observed", seen, obs, rng_key, sample_shape, infer)
     unobserved = sample(f"{name}_unobserved", unseen, None, rng_key, sample_shape, infer)
@@ -222,9 +226,9 @@ def masked(name: str, fn: Distribution, mask: Any) -> Distribution:
         return fn.mask(mask)
     except ValueError:
         raise ModelError(
-            f"site '{name}': a mask of shape {jnp.shape(mask)} does not fit its "
-            f"distribution, whose batch shape is {fn.batch_shape}; give the mask a shape "
-            "that broadcasts to it."
+            f"a mask of shape {jnp.shape(mask)} does not fit its distribution, whose batch shape is "
+            f"{fn.batch_shape}; give the mask a shape that broadcasts to it.",
+            site=name,
         ) from None
 
 
@@ -263,8 +267,10 @@ def param(name: str, init_value: Any = None, **kwargs: Any) -> Any:
             key = prng_key()
             if key is None:
                 raise ModelError(
-                    f"param '{name}': its init_value is a function of a random key, but the model "
-                    "runs outside of a seed; write handlers.seed(model, rng_seed=0)."
+                    "its init_value is a function of a random key, but the model "
+                    "runs outside of a seed; write handlers.seed(model, rng_seed=0).",
+                    site=name,
+                    kind="param",
                 )
             return make(key)
 
@@ -272,8 +278,10 @@ def param(name: str, init_value: Any = None, **kwargs: Any) -> Any:
 
         def fn(**_: Any) -> Any:
             raise ModelError(
-                f"param '{name}': it has no init_value, and no handler gave it a value; write "
-                f"param('{name}', init_value=...)."
+                f"it has no init_value, and no handler gave it a value; write "
+                f"param('{name}', init_value=...).",
+                site=name,
+                kind="param",
             )
 
     else:
@@ -297,7 +305,11 @@ def _check_param_options(name: str, options: dict[str, Any]) -> None:
         )
     event_dim = options.get("event_dim")
     if event_dim is not None and (not isinstance(event_dim, int) or event_dim < 0):
-        raise ModelError(f"param '{name}': event_dim must be an integer >= 0, not {event_dim!r}.")
+        raise ModelError(
+            f"event_dim must be an integer >= 0, not {event_dim!r}.",
+            site=name,
+            kind="param",
+        )
 
 
 def deterministic(name: str, value: ArrayLike) -> Any:
@@ -326,8 +338,8 @@ def deterministic(name: str, value: ArrayLike) -> Any:
     _check_name("deterministic", name)
     if value is None:
         raise ModelError(
-            f"site '{name}': a deterministic site needs a value, not None; leave the statement out "
-            "where there is none."
+            "a deterministic site needs a value, not None; leave the statement out where there is none.",
+            site=name,
         )
     if not is_active():
         return value

@@ -72,8 +72,9 @@ class Steps:
         shape = jnp.shape(values)
         if not shape or shape[0] != self.length:
             raise ModelError(
-                f"site '{name}': it is stated in a scan of {self.length} steps, so its value is a series, with the "
-                f"steps on its first axis; the one given has shape {shape}."
+                f"it is stated in a scan of {self.length} steps, so its value is a series, with the steps on "
+                f"its first axis; the one given has shape {shape}.",
+                site=name,
             )
         if self.elements is not None:
             return next(self.elements)
@@ -92,15 +93,18 @@ class _Step(Messenger):
         msg["steps"] = (*msg.get("steps", ()), self.steps)
         if any(isinstance(scale, Tracer) for scale in msg.get("scale_handlers", ())):
             raise ModelError(
-                f"site '{msg['name']}': a handlers.scale in the body of a scan must be a number that is the same at "
-                "every step; put it around the scan, or write the power into a factor."
+                "a handlers.scale in the body of a scan must be a number that is the same at every step; put "
+                "it around the scan, or write the power into a factor.",
+                site=msg["name"],
             )
         if msg["type"] == "plate":
             msg["all_elements"] = msg["value"]
         if msg["type"] == "plate" and msg["value"] is None:
             raise ModelError(
-                f"plate '{msg['name']}': a subsampled plate in the body of a scan would have other elements at "
-                "every step. Put it around the scan."
+                "a subsampled plate in the body of a scan would have other elements at every step.",
+                site=msg["name"],
+                kind="plate",
+                advice="Put it around the scan.",
             )
 
 
@@ -212,10 +216,12 @@ def scan(
             return jax.eval_shape(lambda c, now: step(c, now, None), carry, _first(now))[0]
         except NEEDS_A_NUMBER as error:
             raise NotKnownError(
-                "scan: its body uses a value where Python needs one number (an `if`, `int()`, a loop bound, a "
-                "shape, the index of a list or of a NumPy array), but it is traced once for all steps. Write "
-                "jnp.where(condition, a, b) for an `if`, jnp.asarray(table)[z] for a choice among values. "
-                f"JAX says: {str(error).splitlines()[0]}"
+                "scan: its body uses a value where Python needs one number (an `if`, `int()`, a loop bound, "
+                "a shape, the index of a list or of a NumPy array), but it is traced once for all steps.",
+                advice=(
+                    "Write jnp.where(condition, a, b) for an `if`, jnp.asarray(table)[z] for a choice among "
+                    f"values. JAX says: {str(error).splitlines()[0]}"
+                ),
             ) from error
 
     after = learn(init)
@@ -333,9 +339,10 @@ def _check_carry(init: Any, after: Any) -> None:
     for (path, first), then in pairs:
         if jnp.shape(first) != then.shape or first.dtype != then.dtype:
             raise ModelError(
-                f"scan: the first step gets carry{jax.tree_util.keystr(path)} of shape {jnp.shape(first)} and type "
-                f"{first.dtype}, but the body carries on {then.shape} and {then.dtype} there; they must be the same. "
-                "Begin with an array of that shape and type, jnp.zeros(...) perhaps."
+                f"scan: the first step gets carry{jax.tree_util.keystr(path)} of shape {jnp.shape(first)} and "
+                f"type {first.dtype}, but the body carries on {then.shape} and {then.dtype} there; they must "
+                "be the same.",
+                advice="Begin with an array of that shape and type, jnp.zeros(...) perhaps.",
             )
 
 
@@ -377,15 +384,19 @@ class _Recorded:
         if msg["type"] == "plate":
             if msg["value"] is not msg.pop("all_elements"):
                 raise ModelError(
-                    f"plate '{msg['name']}': it is stated in the body of a scan and given other elements than all. "
-                    "Put it around the scan."
+                    "it is stated in the body of a scan and given other elements than all.",
+                    site=msg["name"],
+                    kind="plate",
+                    advice="Put it around the scan.",
                 )
             arrays = {"value": jnp.arange(msg["args"][0])}
         elif msg["type"] == "param":
             if differs:
                 raise ModelError(
-                    f"param '{msg['name']}': its initial value is another one at every step of a scan; state it before "
-                    "the scan."
+                    "its initial value is another one at every step of a scan; state it before "
+                    "the scan.",
+                    site=msg["name"],
+                    kind="param",
                 )
             arrays = jax.tree.map(lambda array: array[0], arrays)
         else:

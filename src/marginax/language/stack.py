@@ -322,18 +322,23 @@ def _draw(msg: Message) -> None:
     if msg["type"] == "sample":
         if msg["kwargs"].get("rng_key") is None and not is_point_mass(msg["fn"]):
             raise ModelError(
-                f"site '{msg['name']}': a value must be drawn but there is no random key. Run the "
-                "model under a seed, `handlers.seed(model, rng_seed=0)(...)`, or fix the site's "
-                "value with `obs=`, `handlers.condition` or `handlers.substitute`."
+                "a value must be drawn but there is no random key.",
+                site=msg["name"],
+                advice=(
+                    "Run the model under a seed, `handlers.seed(model, rng_seed=0)(...)`, or fix the site's "
+                    "value with `obs=`, `handlers.condition` or `handlers.substitute`."
+                ),
             )
         try:
             drawn = msg["fn"](*msg["args"], sample_intermediates=True, **msg["kwargs"])
         except NotImplementedError as error:
             raise ModelError(
-                f"site '{msg['name']}': {type(msg['fn']).__name__} cannot be drawn from"
-                f"{f' ({error})' if str(error) else ''}. Give the site a value, with handlers.condition, "
-                "handlers.substitute or as posterior_samples of Predictive, or write a distribution that can "
-                "be drawn from."
+                f"{type(msg['fn']).__name__} cannot be drawn from{f' ({error})' if str(error) else ''}.",
+                site=msg["name"],
+                advice=(
+                    "Give the site a value, with handlers.condition, handlers.substitute or as posterior_samples "
+                    "of Predictive, or write a distribution that can be drawn from."
+                ),
             ) from error
         msg["value"], msg["intermediates"] = drawn
     else:

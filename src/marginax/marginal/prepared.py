@@ -106,8 +106,11 @@ class Prepared:
             table = explanation(self.graph, self.plan, self.sites, size)
             raise ModelError(
                 f"summing out this model needs an array of {size:,} bytes, more than the limit of "
-                f"{self.memory_limit:,}. Split variables into smaller ones, put independent ones into a plate, or "
-                f"raise memory_limit= of marginalize.\n\n{table}"
+                f"{self.memory_limit:,}.",
+                advice=(
+                    "Split variables into smaller ones, put independent ones into a plate, or raise "
+                    f"memory_limit= of marginalize.\n\n{table}"
+                ),
             )
 
     def is_observation(self, factor: Name) -> bool:
@@ -204,25 +207,25 @@ def check_params(
         if site.kind == "deterministic":
             continue
         if site.is_observed:
-            raise ModelError(f"site '{name}': params gives it a value, but it is observed.")
+            raise ModelError("params gives it a value, but it is observed.", site=name)
         value = as_numbers(name, value)
         if jnp.iscomplexobj(value) and not jnp.issubdtype(site.dtype, jnp.complexfloating):
-            raise ModelError(
-                f"site '{name}': its value in params is complex, but the site is real."
-            )
+            raise ModelError("its value in params is complex, but the site is real.", site=name)
         values[name] = value
     for name, site in sites.items():
         if site.given_steps:
             raise ModelError(
-                f"site '{name}': a value is given for its first {site.given_steps} steps only. That serves to "
-                "run the model beyond them (Predictive); a density needs them all, or fewer steps in the scan."
+                f"a value is given for its first {site.given_steps} steps only. That serves to run the model "
+                "beyond them (Predictive); a density needs them all, or fewer steps in the scan.",
+                site=name,
             )
         if not site.is_free or name in values or site.support is not None:
             continue
         why = f" ({site.not_enumerated_because})" if site.not_enumerated_because else ""
         raise ModelError(
-            f"site '{name}': it is a latent {site.distribution} that is not summed out{why}, so it needs a value "
-            f"of shape {site.shape} in params."
+            f"it is a latent {site.distribution} that is not summed out{why}, so it needs a value of shape "
+            f"{site.shape} in params.",
+            site=name,
         )
     batch = _batch_shape(sites, values)
     for name, value in values.items():
@@ -237,18 +240,22 @@ def _batch_shape(sites: Mapping[str, Site], values: Mapping[str, Any]) -> tuple[
         lead = len(shape) - len(own)
         if lead < 0 or shape[lead:] != own:
             raise ModelError(
-                f"site '{name}': its value in params has shape {shape}, but the site has shape {own}. "
-                "Give it that shape, or, for a batch of draws, that shape with the batch's "
-                "dimensions before it at every site."
+                f"its value in params has shape {shape}, but the site has shape {own}.",
+                site=name,
+                advice=(
+                    "Give it that shape, or, for a batch of draws, that shape with the batch's dimensions before "
+                    "it at every site."
+                ),
             )
         batches[name] = tuple(shape[:lead])
     if len(set(batches.values())) > 1:
         first, *others = batches
         other = next(name for name in others if batches[name] != batches[first])
         raise ModelError(
-            f"site '{other}': its value in params has leading batch dimensions {batches[other]} (its shape is "
-            f"{jnp.shape(values[other])}, the site's own {sites[other].shape}), but those of "
-            f"'{first}' are {batches[first]}; a batch of draws has the same ones at every site."
+            f"its value in params has leading batch dimensions {batches[other]} (its shape is "
+            f"{jnp.shape(values[other])}, the site's own {sites[other].shape}), but those of '{first}' are "
+            f"{batches[first]}; a batch of draws has the same ones at every site.",
+            site=other,
         )
     return next(iter(batches.values()), ())
 
@@ -284,13 +291,14 @@ def diagnose(prepared: Prepared, evaluated: Evaluated | None = None) -> ModelErr
             own = ["its own value"] if factor.name in prepared.values else []
             given = ", ".join([*own, *named]) or "constants only"
             return ModelError(
-                f"site '{factor.name}': its log density is {what}{where if bad.ndim else ''}. It "
-                f"depends on {given}; check those values and the data."
+                f"its log density is {what}{where if bad.ndim else ''}. It depends on {given}; check those "
+                "values and the data.",
+                site=str(factor.name),
             )
     return ModelError(
-        "the log density is not finite although every site allows some value of its own: no joint "
-        "assignment of the discrete variables is possible with these parameters and data. Check the "
-        "zeros (-inf) in the tables that link them."
+        "the log density is not finite although every site allows some value of its own: no joint assignment "
+        "of the discrete variables is possible with these parameters and data.",
+        advice="Check the zeros (-inf) in the tables that link them.",
     )
 
 
@@ -309,8 +317,9 @@ def _diagnose_in_blocks(prepared: Prepared) -> ModelError:
     for name, count in found.items():
         if count:
             return ModelError(
-                f"site '{name}': its log density is NaN or -inf, an impossible value, in {int(count)} elements of its "
-                "plates. Some of the data are on disk; look there for NaN and for values that cannot be."
+                f"its log density is NaN or -inf, an impossible value, in {int(count)} elements of its "
+                "plates. Some of the data are on disk; look there for NaN and for values that cannot be.",
+                site=name,
             )
     return ModelError(
         "the log density is not finite although every site allows some value of its own."

@@ -226,9 +226,12 @@ def _check_nothing_is_around() -> None:
     # A bridge on top belongs to another run, in whose model an inference of this library is called.
     if _PYRO_STACK and not isinstance(_PYRO_STACK[-1], _Bridge):
         raise ModelError(
-            f"from_numpyro: the model is run inside numpyro's {_kind(_PYRO_STACK[-1])}, which does not see its "
-            "sites. Put NumPyro's handlers around the model itself, from_numpyro(handler(model, ...)), or use "
-            "marginax.handlers. NumPyro's own inference takes the model itself."
+            f"from_numpyro: the model is run inside numpyro's {_kind(_PYRO_STACK[-1])}, which does not see "
+            "its sites.",
+            advice=(
+                "Put NumPyro's handlers around the model itself, from_numpyro(handler(model, ...)), or use "
+                "marginax.handlers. NumPyro's own inference takes the model itself."
+            ),
         )
 
 
@@ -257,8 +260,9 @@ class _Bridge(TheirMessenger):
     def process_message(self, msg: Message) -> None:
         if self.thread != threading.get_ident():
             raise ModelError(
-                f"site '{msg.get('name')}': NumPyro has one stack for all threads, and a model runs in another thread "
-                "just now. Pass from_numpyro(model), which waits for its turn."
+                "NumPyro has one stack for all threads, and a model runs in another thread just now.",
+                site=msg.get("name"),
+                advice="Pass from_numpyro(model), which waits for its turn.",
             )
         msg["stop"] = True
         inside = self.inside()
@@ -273,8 +277,9 @@ class _Bridge(TheirMessenger):
             return
         if msg["type"] not in _STATEMENTS:
             raise ModelError(
-                f"site '{msg.get('name')}': from_numpyro has no translation of a '{msg['type']}' statement; pass "
-                "what it holds to the model as an argument, or state it as a param."
+                f"from_numpyro has no translation of a '{msg['type']}' statement; pass what it holds to the "
+                "model as an argument, or state it as a param.",
+                site=msg.get("name"),
             )
         self.is_translating = True
         try:
@@ -346,8 +351,10 @@ class _AsStated(Messenger):
         is_twice = "_intervener_id" in self.original
         if not (is_twice or _are_equal(self.original.get("scale"), msg["scale"])):
             raise ModelError(
-                f"site '{msg['name']}': it is scaled by {self.original['scale']}, by another handler than "
-                "numpyro.handlers.scale and subsampled plates, so how the scales nest is not known. Use those."
+                f"it is scaled by {self.original['scale']}, by another handler than numpyro.handlers.scale "
+                "and subsampled plates, so how the scales nest is not known.",
+                site=msg["name"],
+                advice="Use those.",
             )
 
 
@@ -370,14 +377,17 @@ def _sample(msg: Message) -> Any:
     name, fn, infer = msg["name"], msg["fn"], msg["infer"]
     if "_scan_current_index" in infer:  # NumPyro has run the scan by itself
         raise ModelError(
-            f"site '{name}': it stands in a scan that a numpyro.handlers.block hides, all but its sites. Write "
-            "block(hide=[...]) with the names of the sites to hide."
+            "it stands in a scan that a numpyro.handlers.block hides, all but its sites.",
+            site=name,
+            advice="Write block(hide=[...]) with the names of the sites to hide.",
         )
     for frame in msg["cond_indep_stack"]:
         if fn.batch_shape[frame.dim] != frame.size:
             raise ModelError(
-                f"site '{name}': its distribution has batch shape {tuple(fn.batch_shape)}, which does not fit the "
-                f"plate '{frame.name}' of size {frame.size} (dim {frame.dim}). Give the plate that size."
+                f"its distribution has batch shape {tuple(fn.batch_shape)}, which does not fit the plate "
+                f"'{frame.name}' of size {frame.size} (dim {frame.dim}).",
+                site=name,
+                advice="Give the plate that size.",
             )
     options = msg["kwargs"]
     obs = msg["value"] if msg["is_observed"] else None
@@ -414,8 +424,11 @@ def _check_nothing_is_hidden(inside: list[Any]) -> None:
     """NumPyro's block asks for a key to draw a site with."""
     if any(isinstance(handler, theirs.block) for handler in inside):
         raise ModelError(
-            "from_numpyro: a numpyro.handlers.block hides a site, so it must be drawn, but there is no random key. "
-            "Run the model under a seed, marginax.handlers.seed(model, rng_seed=0), or leave the block out."
+            "from_numpyro: a numpyro.handlers.block hides a site, so it must be drawn, but there is no "
+            "random key.",
+            advice=(
+                "Run the model under a seed, marginax.handlers.seed(model, rng_seed=0), or leave the block out."
+            ),
         )
 
 

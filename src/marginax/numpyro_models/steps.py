@@ -66,9 +66,12 @@ def control_flow(msg: Message, inside: list[Any]) -> Any:
     """
     if "history" not in msg["kwargs"]:  # the message of a scan has it, that of a cond has not
         raise ModelError(
-            "from_numpyro: `cond` has no translation. Choose the parameters instead of the branch, "
-            "numpyro.sample('x', dist.Normal(jnp.where(condition, a, b), 1.0)), or write a Python `if` where "
-            "the condition is known before the model runs."
+            "from_numpyro: `cond` has no translation.",
+            advice=(
+                "Choose the parameters instead of the branch, numpyro.sample('x', "
+                "dist.Normal(jnp.where(condition, a, b), 1.0)), or write a Python `if` where the condition is "
+                "known before the model runs."
+            ),
         )
     f, init, xs, length, reverse = msg["args"]
     _check(inside)
@@ -94,9 +97,12 @@ def _check(inside: list[Any]) -> None:
         is_traced_scale = isinstance(handler, theirs.scale) and isinstance(factor, Tracer)
         if not isinstance(handler, _AROUND_A_SCAN) or np.ndim(factor) or is_traced_scale:
             raise ModelError(
-                f"from_numpyro: a scan inside numpyro's {type(handler).__name__}, which would have to know its steps. "
-                "Put that into the body of the scan, or use the handler of marginax.handlers, around "
-                "from_numpyro(model)."
+                f"from_numpyro: a scan inside numpyro's {type(handler).__name__}, which would have to know "
+                "its steps.",
+                advice=(
+                    "Put that into the body of the scan, or use the handler of marginax.handlers, around "
+                    "from_numpyro(model)."
+                ),
             )
 
 

@@ -172,9 +172,10 @@ class AutoGuide(ABC):
         for name, site in known.sites.items():
             if site.is_free and site.is_discrete and site.support is None:
                 raise ModelError(
-                    f"site '{name}': it is a latent {site.distribution} that cannot be summed out "
-                    f"({site.not_enumerated_because}), and {type(self).__name__} is for continuous "
-                    "sites; give it a finite support or write the guide by hand."
+                    f"it is a latent {site.distribution} that cannot be summed out "
+                    f"({site.not_enumerated_because}), and {type(self).__name__} is for continuous sites; "
+                    "give it a finite support or write the guide by hand.",
+                    site=name,
                 )
         return {name: LatentSite.of(site) for name, site in known.continuous.items()}
 
@@ -199,9 +200,11 @@ class AutoGuide(ABC):
             return self.continuous_sites(*args, **kwargs)
         if self._remembered is None:
             raise ModelError(
-                f"{type(self).__name__}: this guide has not run yet, so it does not know the model's sites. "
-                "Give the model's arguments after the parameters, guide.median(params, data) say, "
-                "or run it first: SVI does, and so does handlers.seed(guide, rng_seed=0)(data)."
+                f"{type(self).__name__}: this guide has not run yet, so it does not know the model's sites.",
+                advice=(
+                    "Give the model's arguments after the parameters, guide.median(params, data) say, or run it "
+                    "first: SVI does, and so does handlers.seed(guide, rng_seed=0)(data)."
+                ),
             )
         return self._remembered
 
@@ -231,9 +234,13 @@ class AutoGuide(ABC):
         value = jnp.asarray(as_numbers(name, params[name]))
         if value.shape != shape:
             raise ModelError(
-                f"param '{name}': it has shape {value.shape}, but the model's sites ask for {shape}. Give "
-                "the model's arguments that it was fitted with after the parameters; of parameters "
-                "of several fits, pass one at a time (or use jax.vmap)."
+                f"it has shape {value.shape}, but the model's sites ask for {shape}.",
+                site=name,
+                kind="param",
+                advice=(
+                    "Give the model's arguments that it was fitted with after the parameters; of parameters of "
+                    "several fits, pass one at a time (or use jax.vmap)."
+                ),
             )
         return value
 

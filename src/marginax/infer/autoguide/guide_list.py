@@ -168,8 +168,8 @@ class _AfterOthers(Messenger):
                 else "make each part over handlers.block(model, expose=[...]) with sites of its own"
             )
             raise ModelError(
-                f"site '{name}': it is stated by two parts of an AutoGuideList, {self.stated[name]} and "
-                f"{self.part}; {hint}."
+                f"it is stated by two parts of an AutoGuideList, {self.stated[name]} and {self.part}; {hint}.",
+                site=name,
             )
 
 

@@ -65,15 +65,19 @@ class AutoContinuous(AutoGuide):
         for name, site in sites.items():
             if site.subsampled is not None:
                 raise ModelError(
-                    f"site '{name}': it stands in the subsampled plate '{site.subsampled}', and {guide} has one "
-                    "distribution over all elements at once, which every step would need whole. Use "
-                    "AutoNormal or AutoDelta for it (AutoGuideList joins guides), or leave "
-                    "subsample_size out."
+                    f"it stands in the subsampled plate '{site.subsampled}', and {guide} has one distribution "
+                    "over all elements at once, which every step would need whole.",
+                    site=name,
+                    advice=(
+                        "Use AutoNormal or AutoDelta for it (AutoGuideList joins guides), or leave "
+                        "subsample_size out."
+                    ),
                 )
         if not sites:
             raise ModelError(
                 f"{guide}: the model has no continuous latent site, so there is nothing to guide; discrete "
-                "ones are summed out. Write the guide `lambda *args: None`."
+                "ones are summed out.",
+                advice="Write the guide `lambda *args: None`.",
             )
         return sites
 

@@ -138,14 +138,16 @@ class AutoLaplaceApproximation(AutoContinuous):
         if given is None:
             raise ModelError(
                 "AutoLaplaceApproximation: its last run was traced (inside jax.jit, say), so it could not "
-                "keep the data, which its curvature depends on. Give the model's arguments after the "
-                "parameters: guide.sample_posterior(key, params, data)."
+                "keep the data, which its curvature depends on.",
+                advice=(
+                    "Give the model's arguments after the parameters: guide.sample_posterior(key, params, data)."
+                ),
             )
         if not is_concrete((params, given.args, given.kwargs)):
             raise ModelError(
                 "AutoLaplaceApproximation: whether its curvature is that of a maximum can only be checked "
-                "with numbers, but it is asked inside jax.jit, jax.vmap or another transformation. Call "
-                "get_posterior outside, and use the normal that it returns inside."
+                "with numbers, but it is asked inside jax.jit, jax.vmap or another transformation.",
+                advice="Call get_posterior outside, and use the normal that it returns inside.",
             )
         covariance = _inverse(self._precision(params, loc, sites, given), sites)
         tril = np.linalg.cholesky(covariance)
@@ -163,9 +165,10 @@ class AutoLaplaceApproximation(AutoContinuous):
         for name in target.sites:
             if name not in sites:
                 raise ModelError(
-                    f"site '{name}': it is continuous and hidden from AutoLaplaceApproximation, whose curvature "
-                    "is that of the density of all continuous sites. Leave it in, or use another guide "
-                    "for the others, AutoMultivariateNormal say."
+                    "it is continuous and hidden from AutoLaplaceApproximation, whose curvature is that of "
+                    "the density of all continuous sites.",
+                    site=name,
+                    advice="Leave it in, or use another guide for the others, AutoMultivariateNormal say.",
                 )
 
         def negative(vector: Array) -> Array:
@@ -199,8 +202,8 @@ def _inverse(precision: np.ndarray, sites: Mapping[str, LatentSite]) -> np.ndarr
     if bad.any():
         raise ModelError(
             f"AutoLaplaceApproximation: the second derivative of the log density in {names[np.argmax(bad)]} "
-            "(unconstrained) is not finite at the fitted point. Look for a function with an infinite "
-            "derivative, such as sqrt or abs at zero."
+            "(unconstrained) is not finite at the fitted point.",
+            advice="Look for a function with an infinite derivative, such as sqrt or abs at zero.",
         )
     precision = (precision + precision.T) / 2
     own = np.diag(precision)

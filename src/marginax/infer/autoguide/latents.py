@@ -118,28 +118,30 @@ def _base(constraint: Any) -> Any:
 def _check_support(site: Site) -> None:
     if site.constraint is None:
         raise ModelError(
-            f"site '{site.name}': the support of its {site.distribution} depends on other values, so no "
-            "automatic guide can keep its parameters inside it. Write the site as a fixed support "
-            "that is then moved and stretched."
+            f"the support of its {site.distribution} depends on other values, so no automatic guide can keep "
+            "its parameters inside it.",
+            site=site.name,
+            advice="Write the site as a fixed support that is then moved and stretched.",
         )
     try:
         biject_to(site.constraint)
     except NotImplementedError:
         raise ModelError(
-            f"site '{site.name}': no bijection from the real line into the support of its "
-            f"{site.distribution} ({site.constraint}) is known, so no automatic guide fits it. "
-            "Register one with numpyro.distributions.transforms.biject_to.register, or write the "
-            "guide by hand."
+            f"no bijection from the real line into the support of its {site.distribution} ({site.constraint}) "
+            "is known, so no automatic guide fits it. Register one with "
+            "numpyro.distributions.transforms.biject_to.register, or write the guide by hand.",
+            site=site.name,
         ) from None
     for frame in site.plates:
         axis = frame.dim - site.event_dim
         for bound in jax.tree.leaves(site.constraint):
             if frame.size != frame.full_size and np.ndim(bound) >= -axis and bound.shape[axis] > 1:
                 raise ModelError(
-                    f"site '{site.name}': its {site.distribution} has bounds for the {frame.size} elements "
-                    f"of the subsampled plate '{frame.name}' that are present, and the guide needs "
-                    f"those of all {frame.full_size}. Write the site as a fixed support that is then "
-                    "moved and stretched."
+                    f"its {site.distribution} has bounds for the {frame.size} elements of the subsampled "
+                    f"plate '{frame.name}' that are present, and the guide needs those of all "
+                    f"{frame.full_size}.",
+                    site=site.name,
+                    advice="Write the site as a fixed support that is then moved and stretched.",
                 )
 
 

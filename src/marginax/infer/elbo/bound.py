@@ -117,16 +117,18 @@ def _refuse_unsuited_draws(graph: FactorGraph, pairing: Pairing) -> None:
             if kind == "scale" and name in dependence:
                 inside = [p.density for p in graph.places.values() if key in p.scales]
                 raise ModelError(
-                    f"site '{inside[0]}': its handlers.scale depends on the discrete variable '{name}', which "
-                    "the guide draws; a scale must not depend on it."
+                    f"its handlers.scale depends on the discrete variable '{name}', which the guide draws; a "
+                    "scale must not depend on it.",
+                    site=inside[0],
                 )
     for name in pairing.drawn:
         for variable in graph.captured.dependence["log_density", name + IN_GUIDE]:
             if variable in pairing.summed:
                 raise ModelError(
-                    f"site '{name}': the guide draws it, given '{variable}', which is summed over all its "
-                    f"values at once. Enumerate both, or give '{variable}' one value at a time: "
-                    "infer={'enumerate': 'sequential'}."
+                    f"the guide draws it, given '{variable}', which is summed over all its values at once. "
+                    f"Enumerate both, or give '{variable}' one value at a time: infer={{'enumerate': "
+                    "'sequential'}.",
+                    site=name,
                 )
 
 

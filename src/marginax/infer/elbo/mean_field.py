@@ -120,7 +120,8 @@ def check_mean_field(
         for parent in dependence["model", name]:
             if name in drawn_given[parent]:
                 raise ModelError(
-                    f"site '{name}': in the model it depends on '{parent}', which the guide draws after it and "
-                    f"given it, so its divergence has no mean-field formula. Draw '{parent}' first in the "
-                    "guide, or use TraceEnum_ELBO."
+                    f"in the model it depends on '{parent}', which the guide draws after it and given it, so "
+                    "its divergence has no mean-field formula.",
+                    site=name,
+                    advice=f"Draw '{parent}' first in the guide, or use TraceEnum_ELBO.",
                 )

@@ -117,8 +117,9 @@ def pairings(paths: Iterable[BothPath]) -> Iterator[Pairing]:
             if site.support is None:
                 why = site.not_enumerated_because or f"{site.distribution} is continuous"
                 raise ModelError(
-                    f"site '{name}': it is latent in the model and cannot be summed out ({why}), but the "
-                    "guide does not state it; add it to the guide, or observe it."
+                    f"it is latent in the model and cannot be summed out ({why}), but the guide does not "
+                    "state it; add it to the guide, or observe it.",
+                    site=name,
                 )
             eliminated[name] = site
         yield Pairing(path.chosen, path.counts, summed, drawn, rest, eliminated, path.sites, sites)
@@ -143,8 +144,9 @@ def pairing_without_sums(in_guide: Mapping[str, Site], in_model: Mapping[str, Si
             else "state it in the guide, or observe it"
         )
         raise ModelError(
-            f"site '{name}': it is latent in the model, but the guide does not state it, and this "
-            f"ELBO sums nothing out; {advice}."
+            "it is latent in the model, but the guide does not state it, and this ELBO sums nothing out; "
+            f"{advice}.",
+            site=name,
         )
     drawn = {n: s for n, s in latent.items() if _is_random(s)}
     rest = {n: s for n, s in latent.items() if n not in drawn}
@@ -162,8 +164,10 @@ def _is_random(site: Site) -> bool:
 
 def _in_a_scan(name: str) -> ModelError:
     return ModelError(
-        f"site '{name}': it is discrete and stated in a scan of the guide; an expectation over a chain of "
-        "the guide is not computed yet. Leave it out of the guide, so that the model sums it out."
+        "it is discrete and stated in a scan of the guide; an expectation over a chain of the guide is not "
+        "computed yet.",
+        site=name,
+        advice="Leave it out of the guide, so that the model sums it out.",
     )
 
 
@@ -174,9 +178,10 @@ def _check_discrete(summed: Mapping[str, Site], drawn: Mapping[str, Site], path:
     for name, site in drawn.items():
         if name not in path.may_be_drawn:
             raise ModelError(
-                f"site '{name}': it is discrete in the guide and cannot be enumerated "
-                f"({site.not_enumerated_because}). To have it drawn, and its gradient estimated, say so: "
-                "infer={'enumerate': None}. Or leave it out of the guide, so that the model sums it out."
+                f"it is discrete in the guide and cannot be enumerated ({site.not_enumerated_because}). To "
+                "have it drawn, and its gradient estimated, say so: infer={'enumerate': None}. Or leave it "
+                "out of the guide, so that the model sums it out.",
+                site=name,
             )
 
 
@@ -187,27 +192,30 @@ def _check_pair(site: Site, other: Site | None) -> None:
         return
     if other is None or other.kind != "sample":
         raise ModelError(
-            f"site '{name}': the guide states it, but the model has no such latent site; rename "
-            "it, hide it with handlers.block, or mark it infer={'is_auxiliary': True}."
+            "the guide states it, but the model has no such latent site; rename it, hide it with "
+            "handlers.block, or mark it infer={'is_auxiliary': True}.",
+            site=name,
         )
     if other.is_observed:
-        raise ModelError(f"site '{name}': the guide states it, but in the model it is observed.")
+        raise ModelError("the guide states it, but in the model it is observed.", site=name)
     if other.shape != site.shape:
         raise ModelError(
-            f"site '{name}': it has shape {site.shape} in the guide and {other.shape} in the model."
+            f"it has shape {site.shape} in the guide and {other.shape} in the model.", site=name
         )
     if site.is_discrete != other.is_discrete and site.distribution != "Delta":
         raise ModelError(
-            f"site '{name}': it is a {site.distribution} in the guide and a {other.distribution} in "
-            "the model; both must be discrete, or both continuous."
+            f"it is a {site.distribution} in the guide and a {other.distribution} in the model; both must be "
+            "discrete, or both continuous.",
+            site=name,
         )
     if site.support is None:
         return
     here, there = ([frame.name for frame in s.plates] for s in (site, other))
     if set(here) != set(there):
         raise ModelError(
-            f"site '{name}': it stands in the plates {here} in the guide and {there} in the model; a "
-            "discrete site must stand in the same plates in both."
+            f"it stands in the plates {here} in the guide and {there} in the model; a discrete site must "
+            "stand in the same plates in both.",
+            site=name,
         )
     if other.support is not None:
         possible = other.support.tolist()
@@ -218,6 +226,6 @@ def _check_pair(site: Site, other: Site | None) -> None:
 
 def _not_allowed(name: str, value: Any, count: int) -> ModelError:
     return ModelError(
-        f"site '{name}': the guide allows it the value {value}, which is none of the "
-        f"{count} that it can have in the model."
+        f"the guide allows it the value {value}, which is none of the {count} that it can have in the model.",
+        site=name,
     )

@@ -147,7 +147,7 @@ def run_chains(
     validity = remembered_jit(jax.vmap(target.validity), positions, options=QUICK)
     fault = invalid(validity(positions))
     if fault is not None:
-        raise ModelError(f"where a chain begins: {fault}")
+        raise fault.found("where a chain begins")
     constrain, chunk = _constrain(job, target, saved)
     flushed = saved.flushed if saved else 0
     pending = saved.pending if saved else np.zeros((job.num_chains, 0, block.layout.width), dtype)

@@ -156,7 +156,7 @@ def _positions(target: FlatTarget, given: Mapping[str, Any], num_chains: int) ->
     sites = target.target.sites
     for name in sites:
         if name not in given:
-            raise ModelError(f"site '{name}': init_params has no value for it.")
+            raise ModelError("init_params has no value for it.", site=name)
     for name in given:
         if name not in sites:
             known = ", ".join(repr(n) for n in sites)
@@ -167,14 +167,15 @@ def _positions(target: FlatTarget, given: Mapping[str, Any], num_chains: int) ->
     for name in sites:
         value = np.asarray(as_numbers(name, given[name]), jnp.result_type(float))
         if np.isnan(value).any():
-            raise ModelError(f"site '{name}': its value in init_params has NaN.")
+            raise ModelError("its value in init_params has NaN.", site=name)
         shape = target.target.shape(name)
         if value.shape == shape:  # the same for all chains
             value = np.broadcast_to(value, (num_chains, *shape))
         if value.shape != (num_chains, *shape):
             raise ModelError(
-                f"site '{name}': its value in init_params has shape {value.shape}; unconstrained, it should be "
-                f"{shape}, or {(num_chains, *shape)} for {num_chains} chain(s)."
+                f"its value in init_params has shape {value.shape}; unconstrained, it should be {shape}, or "
+                f"{(num_chains, *shape)} for {num_chains} chain(s).",
+                site=name,
             )
         values[name] = value
     # As `ravel_pytree` has them, in NumPy: it compiles nothing.

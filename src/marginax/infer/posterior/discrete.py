@@ -103,8 +103,9 @@ def _values(
         key = prng_key()
         if key is None:
             raise ModelError(
-                f"site '{loose[0]}': infer_discrete needs its value; fix it inside with "
-                "handlers.replay or handlers.substitute, or run under handlers.seed to draw it."
+                "infer_discrete needs its value; fix it inside with handlers.replay or handlers.substitute, "
+                "or run under handlers.seed to draw it.",
+                site=loose[0],
             )
     # What the handlers inside fix may change between calls, so it goes in as numbers.
     fixed = {n: s.value for n, s in sites.items() if s.value is not None}
@@ -150,9 +151,10 @@ class _Unchanged(Messenger):
             both and not np.array_equal(before, now, equal_nan=True)
         ):
             raise ModelError(
-                f"site '{site.name}': a handler around infer_discrete gives it another value than the one "
-                "that its posterior was computed for. Put that handler inside: "
-                "infer_discrete(handlers.condition(model, ...), ...)."
+                "a handler around infer_discrete gives it another value than the one that its posterior was "
+                "computed for.",
+                site=site.name,
+                advice="Put that handler inside: infer_discrete(handlers.condition(model, ...), ...).",
             )
 
 

@@ -164,7 +164,8 @@ class Predictive:
             ends_early = site.series and 0 < own[0] < site.shape[0] and own[1:] == site.shape[1:]
             if own != site.shape and not ends_early:
                 raise ModelError(
-                    f"site '{name}': each of its draws has shape {own}, but the site has shape {site.shape}."
+                    f"each of its draws has shape {own}, but the site has shape {site.shape}.",
+                    site=name,
                 )
             check_value(name, site.constraint, value, "its value in posterior_samples")
 

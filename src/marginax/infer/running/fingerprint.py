@@ -88,9 +88,9 @@ def program_fingerprint(program: Hoisted) -> str:
     if key.untold:
         names = ", ".join(dict.fromkeys(key.untold))
         raise ModelError(
-            f"the model computes with {names}, which is no part of the traced program (a Python function that JAX "
-            "calls back, say), so a checkpoint cannot tell whether it will be the same again. Leave checkpoint= out; "
-            "or compute that before the run and pass its result as an array."
+            f"the model computes with {names}, which is no part of the traced program (a Python function that "
+            "JAX calls back, say), so a checkpoint cannot tell whether it will be the same again.",
+            advice="Leave checkpoint= out; or compute that before the run and pass its result as an array.",
         )
     return fingerprint(key.digest, program.consts)
 

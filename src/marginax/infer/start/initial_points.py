@@ -225,14 +225,14 @@ def _rows_for(site: Message, values: Any) -> tuple[Array, tuple[int, ...]]:
     if not shape or np.ndim(given) != len(shape) or np.shape(given)[1:] != shape[1:]:
         what = f"({', '.join(['N', *map(str, shape[1:])])}{',' * (len(shape) == 1)})"
         raise ModelError(
-            f"site '{name}': it has shape {shape}, and the rows given for it have shape "
-            f"{np.shape(given)}. "
-            + (
+            f"it has shape {shape}, and the rows given for it have shape {np.shape(given)}.",
+            site=name,
+            advice=(
                 f"Components are along the first axis, so that the rows must have shape {what}; where "
                 "another plate comes first, give the components' plate the leftmost dim=."
                 if shape
                 else "It has no components; put it into a plate, or leave it to another strategy."
-            )
+            ),
         )
     dtype = jnp.result_type(float)
     if is_concrete(given):
@@ -248,23 +248,25 @@ def _check_rows(site: Message, rows: np.ndarray, count: int) -> None:
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim))))
     if len(bad):
         raise ModelError(
-            f"site '{name}': of the rows given for it {len(bad)} are not finite, the first is row "
-            f"{bad[0]}; leave them out."
+            f"of the rows given for it {len(bad)} are not finite, the first is row {bad[0]}; leave them out.",
+            site=name,
         )
     support = site["fn"].support
     by_component = rows[:, None]  # as the components may have supports of their own
     if is_fixed(support) and rows.size and not satisfies(support, by_component):
         raise ModelError(
-            f"site '{name}': the rows given for it, numbers from {rows.min():.4g} to {rows.max():.4g}, lie "
-            f"in part outside of its support: a value there is {describe(support)}. Shift or clip them, "
-            "for example np.clip(rows, 0.1, None) for rates."
+            f"the rows given for it, numbers from {rows.min():.4g} to {rows.max():.4g}, lie in part outside "
+            f"of its support: a value there is {describe(support)}. Shift or clip them, for example "
+            "np.clip(rows, 0.1, None) for rates.",
+            site=name,
         )
     different = _count_different(rows, count)
     if different < count:
         raise ModelError(
-            f"site '{name}': it has {count} components, and the rows given for it have only "
-            f"{different} different values; components that begin at the same point stay equal. Use "
-            "fewer components, or add a little noise to the rows."
+            f"it has {count} components, and the rows given for it have only {different} different values; "
+            "components that begin at the same point stay equal.",
+            site=name,
+            advice="Use fewer components, or add a little noise to the rows.",
         )
 
 

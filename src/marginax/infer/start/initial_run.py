@@ -96,9 +96,12 @@ def initial_trace(
         for frame in site["cond_indep_stack"]:
             if frame.size != frame.full_size:
                 raise ModelError(
-                    f"site '{name}': the subsampled plate '{frame.name}' around it is hidden, so that "
-                    f"only {frame.size} of its {frame.full_size} elements would get initial values. "
-                    "Leave handlers.block out (discrete sites need none), or hide sites by their names."
+                    f"the subsampled plate '{frame.name}' around it is hidden, so that only {frame.size} of "
+                    f"its {frame.full_size} elements would get initial values.",
+                    site=name,
+                    advice=(
+                        "Leave handlers.block out (discrete sites need none), or hide sites by their names."
+                    ),
                 )
         value = initial_value(strategy, site)
         chosen.append(name)

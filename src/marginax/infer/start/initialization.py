@@ -152,8 +152,8 @@ def site_key(site: Message) -> Any:
     key = site["kwargs"].get("rng_key")
     if key is None:
         raise ModelError(
-            f"site '{site['name']}': its initial value is random and there is no key; run the model "
-            "under handlers.seed."
+            "its initial value is random and there is no key; run the model under handlers.seed.",
+            site=site["name"],
         )
     return key
 
@@ -178,8 +178,8 @@ def initial_value(strategy: InitStrategy, site: Message) -> Array:
     value = init_to_sample(site) if value is None else as_numbers(name, value)
     if jnp.shape(value) != site_shape(site):
         raise ModelError(
-            f"site '{name}': its initial value has shape {jnp.shape(value)}, but the "
-            f"site has shape {site_shape(site)}."
+            f"its initial value has shape {jnp.shape(value)}, but the site has shape {site_shape(site)}.",
+            site=name,
         )
     check_value(name, site["fn"].support, value, "its initial value")
     return jnp.asarray(value, jnp.result_type(float))

@@ -94,8 +94,10 @@ def check_given(setup: Setup, init_params: Mapping[str, Any] | None, restarts: i
         allowed = [shape] if restarts == 1 else [shape, (restarts, *shape)]
         if np.shape(value) not in allowed:
             raise ModelError(
-                f"param '{name}': its value in init_params has shape {np.shape(value)}, but the parameter "
-                f"has shape {' or, one for each restart, '.join(map(str, allowed))}."
+                f"its value in init_params has shape {np.shape(value)}, but the parameter "
+                f"has shape {' or, one for each restart, '.join(map(str, allowed))}.",
+                site=name,
+                kind="param",
             )
         check_value(name, setup.constraints[name], value, "its value in init_params")
 
@@ -112,8 +114,10 @@ def check_state(setup: Setup, state: SVIState) -> None:
         shape = tuple(biject_to(setup.constraints[name]).inverse_shape(setup.shapes[name]))
         if np.shape(value) != shape:
             raise ModelError(
-                f"param '{name}': in init_state it has shape {np.shape(value)} (unconstrained), now it has shape "
-                f"{shape}; the state is from a fit to other data or of another model."
+                f"in init_state it has shape {np.shape(value)} (unconstrained), now it has shape "
+                f"{shape}; the state is from a fit to other data or of another model.",
+                site=name,
+                kind="param",
             )
 
 

@@ -82,7 +82,7 @@ def not_finite(
     try:
         seen = hoisted_jit(densities, dict(params), key)(dict(params), key)
     except ModelError as error:  # of data that came with this step, say
-        return ModelError(f"the loss is not finite at step {step}: {error} {there}")
+        return error.found(f"the loss is not finite at step {step}")
     for suspect, found in zip(suspects, seen, strict=True):
         density, value = map(np.asarray, found)
         bad = ~np.isfinite(density)
@@ -93,13 +93,15 @@ def not_finite(
         # A factor has no value of its own.
         shown = f", where its value is {_value_at(value, index, suspect)}" if value.size else ""
         return ModelError(
-            f"site '{suspect.name}' of the {suspect.where}: its log density is {density[index]}{at} at step "
-            f"{step}{shown}, so the loss is not finite. {there} Check the data and the initial values, or take "
-            "smaller steps."
+            f"its log density in the {suspect.where} is {density[index]}{at} at step {step}{shown}, so the loss is "
+            f"not finite. {there}",
+            site=suspect.name,
+            advice="Check the data and the initial values, or take smaller steps.",
         )
     return ModelError(
         f"the loss or its gradient is not finite at step {step}, though every site's own log density is. "
-        f"{there} Take smaller steps, or look for a function with an infinite derivative (sqrt or log at zero)."
+        f"{there}",
+        advice="Take smaller steps, or look for a function with an infinite derivative (sqrt or log at zero).",
     )
 
 

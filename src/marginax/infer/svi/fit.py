@@ -167,7 +167,7 @@ def fit(
         validity = look_at_parameters(objective, begin.states, first_batch)
         fault = validity(begin.states)
         if fault is not None:
-            raise ModelError(f"where SVI begins: {fault}")
+            raise fault.found("where SVI begins")
         program, traced_program = training_program(
             trace,
             objective,

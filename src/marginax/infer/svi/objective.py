@@ -115,8 +115,11 @@ def check_line_search(optim_state: Any, objective: Objective, in_batches: bool) 
         else "the guide or a subsampled plate draws at random"
     )
     raise ModelError(
-        "SVI: this optimiser searches along lines, for which the objective must be the same at every evaluation, "
-        f"but {why}. Take AutoDelta and the whole data, or an optimiser that bears noise, such as optax.adam(0.01)."
+        "SVI: this optimiser searches along lines, for which the objective must be the same at every "
+        f"evaluation, but {why}.",
+        advice=(
+            "Take AutoDelta and the whole data, or an optimiser that bears noise, such as optax.adam(0.01)."
+        ),
     )
 
 

@@ -75,9 +75,14 @@ class Setup:
                 axis = frame.dim - (event_dim or 0)
                 if frame.size < frame.full_size and len(shape) >= -axis and shape[axis] > 1:
                     raise ModelError(
-                        f"param '{param.name}': each element of the subsampled plate '{frame.name}' has its own, "
-                        "but batches do not say which elements they are. Make it a function of the data, or "
-                        f"subsample in the model: plate('{frame.name}', size, subsample_size) and data[indices]."
+                        f"each element of the subsampled plate '{frame.name}' has its "
+                        "own, but batches do not say which elements they are.",
+                        site=param.name,
+                        kind="param",
+                        advice=(
+                            f"Make it a function of the data, or subsample in the model: plate('{frame.name}', "
+                            "size, subsample_size) and data[indices]."
+                        ),
                     )
 
 

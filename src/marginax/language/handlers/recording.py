@@ -41,14 +41,15 @@ class trace(Messenger):
             )
         if earlier is not None and msg["type"] in ("sample", "deterministic"):
             raise ModelError(
-                f"site '{name}' is stated twice; give every sample, factor and deterministic site "
-                "of the model a name of its own (in a loop: f'{name}_{i}')."
+                "it is stated twice; give every sample, factor and deterministic site of the model a name of its "
+                "own (in a loop: f'{name}_{i}').",
+                site=name,
             )
         if earlier is not None and msg["type"] == "plate" and _are_drawn_apart(earlier, msg):
             raise ModelError(
-                f"plate '{name}' is subsampled twice, with different elements each time, so what "
-                f"stands in it would not belong together. Make it once, p = plate('{name}', ...), and "
-                "write `with p:` each time."
+                f"plate '{name}' is subsampled twice, with different elements each time, so what stands in it "
+                "would not belong together.",
+                advice=f"Make it once, p = plate('{name}', ...), and write `with p:` each time.",
             )
         self.trace[name] = msg.copy()
 

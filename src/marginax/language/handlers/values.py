@@ -211,8 +211,9 @@ class replay(Messenger):
             here = "a latent variable" if msg["type"] == "sample" else "a plate"
             there = "observed" if recorded.get("is_observed") else f"a {recorded['type']} site"
             raise ModelError(
-                f"site '{msg['name']}' is {here} of the model, but in the trace to replay it is "
-                f"{there}; make it {here} there too, or give it another name."
+                f"it is {here} of the model, but in the trace to replay it is {there}; make it {here} there "
+                "too, or give it another name.",
+                site=msg["name"],
             )
         msg["value"] = recorded["value"]
         if msg["type"] == "sample":
@@ -258,7 +259,7 @@ class do(Messenger):
             return
         if msg.get("is_intervened"):
             raise ModelError(
-                f"site '{msg['name']}': two handlers.do intervene on it; take it out of one of them."
+                "two handlers.do intervene on it; take it out of one of them.", site=msg["name"]
             )
         value = element(msg, self.data[msg["name"]])
         # The message forks. The site itself goes on outwards, to be drawn, scored and recorded as if
@@ -320,8 +321,10 @@ class lift(Messenger):
             return
         if msg.get("steps"):
             raise ModelError(
-                f"param '{msg['name']}': lifted in the body of a scan it would be another variable at every step; "
-                "state it before the scan."
+                "lifted in the body of a scan it would be another variable at every step; "
+                "state it before the scan.",
+                site=msg["name"],
+                kind="param",
             )
         msg.update(
             type="sample",
