@@ -45,8 +45,12 @@ QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=
 PLAIN := --xla_cpu_use_fusion_emitters=false
 FLAGS = $(QUICK) $(shell XLA_FLAGS=$(PLAIN) $(BIN)/python -c "import jax; jax.devices()" 2>/dev/null && echo $(PLAIN))
 
+# What one run compiles is kept in the checkout for the next, which then takes two thirds of the time.
+KEPT := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.cache/programs" JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+
 test: $(VENV)/.dev
-	XLA_FLAGS="$(FLAGS) $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(KEPT) XLA_FLAGS="$(FLAGS) $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 # Some tests of every area, most of all of what new versions of JAX break: which primitives there are, derivatives
 # of derivatives, what XLA does not finish, programs on disk.
@@ -59,7 +63,7 @@ PART := tests/jaxpr/test_compiled.py tests/jaxpr/test_objects.py tests/jaxpr/tes
 	tests/serve/test_serving.py
 
 test-part: $(VENV)/.dev
-	XLA_FLAGS="$(FLAGS) $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PART)
+	$(KEPT) XLA_FLAGS="$(FLAGS) $(XLA_FLAGS)" $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PART)
 
 NEWEST_PYTHON ?= python3.13
 

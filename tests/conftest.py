@@ -1,6 +1,6 @@
 """The tests compile thousands of programs, more than a process may hold (`marginax.jaxpr.remembered`).
 
-None is kept on disk, so that nothing in the user's home has a part in what is tested. Python looks for garbage rarely:
+None is kept in the user's home, so that nothing there has a part in what is tested. Python looks for garbage rarely:
 tracing makes objects by the hundred thousand, and to look through them after each 700 takes a tenth of the time.
 """
 

@@ -250,7 +250,7 @@ def test_elements_of_a_plate_that_mix_from_step_to_step_are_refused():
 
         mx.scan(step, jnp.zeros(3, int), None, length=4)
 
-    refused(model, "site 'z' in the plate 'n'.*own element")
+    refused(model, "site 'z': in the plate 'n'.*own element")
 
 
 def test_chains_of_a_plate_that_drive_one_outside_are_exponential():
