@@ -446,9 +446,13 @@ def diving() -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_site_and_step():
     svi = svi_of(diving, nothing, optax.sgd(1.0))
-    with pytest.raises(mx.ModelError, match=r"'cliff': its log density in the model is nan at step 3.*x = 3.5"):
+    with pytest.raises(
+        mx.ModelError, match=r"'cliff': its log density in the model is nan at step 3.*x = 3.5"
+    ):
         fit(svi, 50)
-    with pytest.raises(mx.ModelError, match=r"'cliff': its log density in the model is nan at step 3"):
+    with pytest.raises(
+        mx.ModelError, match=r"'cliff': its log density in the model is nan at step 3"
+    ):
         svi.run(KEY, 50)  # also where a bar is shown, which comes round more often
 
 

@@ -252,7 +252,8 @@ def test_a_latent_that_leaves_the_support_of_its_likelihood_is_named_with_its_va
     start = init_to_value(values={"locs": np.array([2.0, 0.05])})
     svi = SVI(model, AutoDelta(model, init_loc_fn=start), optax.sgd(1.0), TraceEnum_ELBO())
     with pytest.raises(
-        mx.ModelError, match=r"site 'x': its log density in the model is nan at index.*at step \d.*value"
+        mx.ModelError,
+        match=r"site 'x': its log density in the model is nan at index.*at step \d.*value",
     ):
         svi.run(KEY, 50, jnp.array([1.0, 1.0, 30.0]), progress_bar=False)
 
@@ -266,7 +267,8 @@ def test_an_impossible_observation_under_a_sum_is_found():
 
     svi = SVI(model, lambda x: None, optax.sgd(0.1), TraceEnum_ELBO())
     with pytest.raises(
-        mx.ModelError, match=r"'allowed': its log density in the model is -inf at index \(2,\) at step 0"
+        mx.ModelError,
+        match=r"'allowed': its log density in the model is -inf at index \(2,\) at step 0",
     ):
         svi.run(KEY, 5, jnp.array([0.0, 1.0, 3.0]), progress_bar=False)
 
@@ -282,7 +284,9 @@ def test_the_branch_of_the_guide_that_is_at_fault_is_found():
         mx.sample("x", dist.Normal(0.0, jnp.sqrt(width) if wide else 1.0))
 
     svi = SVI(model, guide, optax.sgd(-9.0), TraceEnum_ELBO())
-    with pytest.raises(mx.ModelError, match="site 'x': its log density in the guide is nan at step"):
+    with pytest.raises(
+        mx.ModelError, match="site 'x': its log density in the guide is nan at step"
+    ):
         svi.run(KEY, 50, progress_bar=False)
 
 
@@ -296,6 +300,7 @@ def test_a_site_of_the_guide_is_found():
 
     svi = SVI(model, guide, optax.sgd(-3.0), TraceEnum_ELBO())
     with pytest.raises(
-        mx.ModelError, match=r"site 'x': its log density in the guide is nan at step \d+, where its value"
+        mx.ModelError,
+        match=r"site 'x': its log density in the guide is nan at step \d+, where its value",
     ):
         svi.run(KEY, 50, progress_bar=False)

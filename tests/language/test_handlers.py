@@ -284,13 +284,17 @@ def test_replay_brings_the_infer_options_of_the_trace():
 
 def test_what_is_observed_in_the_trace_cannot_be_replayed():
     observed = record(mx.handlers.condition(chain(mx), data={"a": 0.0}))
-    with pytest.raises(mx.ModelError, match="'a': it is a latent variable .* it is observed; make it"):
+    with pytest.raises(
+        mx.ModelError, match="'a': it is a latent variable .* it is observed; make it"
+    ):
         record(mx.handlers.replay(chain(mx), trace=observed))
 
 
 def test_a_plate_is_replayed_by_a_plate():
     wrong = record(lambda: mx.sample("n", NORMAL))
-    with pytest.raises(mx.ModelError, match="'n': it is a plate of the model, .* it is a sample site"):
+    with pytest.raises(
+        mx.ModelError, match="'n': it is a plate of the model, .* it is a sample site"
+    ):
         record(mx.handlers.replay(chain(mx), trace=wrong))
 
 
